@@ -1,0 +1,267 @@
+//! The composition root: builds every part, starts them in order and stops them in order.
+//!
+//! Start: store, what is true now (directory, hub), sockets, then the change feed and the doors.
+//! Stop: not ready, no new connections, streams ended over the grace period, counts written, store
+//! closed.
+
+mod feed;
+mod first_start;
+
+use std::net::{SocketAddr, ToSocketAddrs as _};
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use tokio::net::TcpListener;
+
+use crate::config::Settings;
+use crate::flagset::{Directory, FlagSets};
+use crate::http::{
+    Admin, BodyLimits, Connections, Doors, Evaluations, Flagsmith, Ops, Sdk, Sse, bind, ops_router,
+    router, serve,
+};
+use crate::metrics::Metrics;
+use crate::shutdown::{Shutdown, Signals};
+use crate::store::Store;
+use crate::stream::{Hub, Limits};
+
+pub use feed::{Feed, PingFrames};
+pub use first_start::{CreatedToken, create_token};
+
+/// How often recorded metrics are folded: often enough that a burst of requests piles up little.
+const METRICS_UPKEEP: Duration = Duration::from_secs(5);
+
+/// The operators' listener needs few connections, and must not take the public one's.
+const OPS_CONNECTIONS_MAX: usize = 100;
+
+/// What the operators' listener may take of the grace period when everything else is done.
+const LAST_WAIT: Duration = Duration::from_secs(1);
+
+/// A gateway that is built and listens, but does not answer yet.
+#[derive(Debug)]
+pub struct App {
+    settings: Settings,
+    metrics: Metrics,
+    store: Store,
+    shutdown: Shutdown,
+    evaluations: Arc<Evaluations>,
+    doors: Doors,
+    feed: Feed,
+    public: TcpListener,
+    ops: TcpListener,
+}
+
+impl App {
+    /// Builds every part. A first start also fills the store, and says so on standard output;
+    /// `demo` tells whether with a demo project.
+    pub async fn build(settings: Settings, demo: bool) -> anyhow::Result<Self> {
+        let store = Store::open(&settings.store)
+            .await
+            .with_context(|| format!("cannot open the store {}", settings.store.url))?;
+        let public = listen("server.listen", &settings.server.listen)?;
+        let ops = listen("server.ops_listen", &settings.server.ops_listen)?;
+        let public_url = public_url(&settings, public.local_addr()?);
+        first_start::prepare(&store, &settings, demo, &public_url).await?;
+
+        let metrics = Metrics::new();
+        let shutdown = Shutdown::default();
+        let limits = &settings.limits;
+        let hub = Hub::new(
+            Limits {
+                total: limits.streams,
+                per_environment: limits.streams_per_environment,
+                per_address: limits.streams_per_address,
+                unknown: limits.streams_unknown,
+            },
+            metrics.stream(),
+        );
+        let flagsets = FlagSets::new(store.clone(), limits.flagset_bytes, metrics.flagset());
+        let directory = Arc::new(Directory::default());
+        let evaluations = Arc::new(Evaluations::new(metrics.analytics()));
+        let frames = PingFrames::new(&public_url, settings.stream.heartbeat_seconds);
+        let feed = Feed::start(
+            feed::Told {
+                store: store.clone(),
+                directory: Arc::clone(&directory),
+                flagsets: flagsets.clone(),
+                hub: hub.clone(),
+                frames,
+            },
+            &settings,
+            metrics.feed(),
+        )
+        .await?;
+        let doors = Doors {
+            sdk: Sdk {
+                directory: Arc::clone(&directory),
+                flagsets: flagsets.clone(),
+            },
+            flagsmith: Flagsmith {
+                directory: Arc::clone(&directory),
+                flagsets,
+                evaluations: Arc::clone(&evaluations),
+            },
+            sse: Sse {
+                directory,
+                hub: hub.clone(),
+                store: store.clone(),
+                stream: settings.stream.clone(),
+                // The last quarter is for what is not a stream.
+                drain: Duration::from_secs(settings.server.grace_seconds).mul_f64(0.75),
+                push_token: settings.auth.push_token.clone(),
+                limits: limits.clone(),
+                shutdown: shutdown.clone(),
+            },
+            admin: Admin::new(store.clone(), hub, limits.clone(), metrics.clone()),
+        };
+        Ok(Self {
+            settings,
+            metrics,
+            store,
+            shutdown,
+            evaluations,
+            doors,
+            feed,
+            public,
+            ops,
+        })
+    }
+
+    /// Answers until a signal, then stops in order. A second signal ends it at once.
+    pub async fn run(self) -> anyhow::Result<()> {
+        let mut signals = Signals::listen().context("cannot listen for signals")?;
+        let (public, ops) = (self.public.local_addr()?, self.ops.local_addr()?);
+        let grace = Duration::from_secs(self.settings.server.grace_seconds);
+        let shutdown = self.shutdown.clone();
+        // The operators' listener and the upkeep stay until all else is done.
+        let last = Shutdown::default();
+        let (store, evaluations) = (self.store.clone(), Arc::clone(&self.evaluations));
+        self.start(&last);
+        tracing::info!(%public, %ops, "listening");
+
+        signals.next().await;
+        tracing::info!(
+            grace_seconds = grace.as_secs(),
+            "draining: no new connections"
+        );
+        shutdown.drain();
+        let ended = tokio::select! {
+            ended = shutdown.wait(grace) => ended,
+            () = signals.next() => {
+                tracing::warn!("second signal: stopping at once");
+                false
+            }
+        };
+        if !ended {
+            tracing::warn!("the grace period is over; connections are cut");
+        }
+        shutdown.stop();
+        evaluations.flush(&store).await;
+        last.drain();
+        last.stop();
+        last.wait(LAST_WAIT).await;
+        store.close().await;
+        tracing::info!("stopped");
+        Ok(())
+    }
+
+    fn start(self, last: &Shutdown) {
+        let Self {
+            settings,
+            metrics,
+            store,
+            shutdown,
+            evaluations,
+            doors,
+            feed,
+            public,
+            ops,
+        } = self;
+        let limits = &settings.limits;
+        let connections = Connections {
+            max: limits.connections,
+            header_bytes: limits.header_bytes,
+            header_timeout: Duration::from_secs(limits.header_seconds),
+            body: BodyLimits {
+                bytes: limits.body_bytes,
+                timeout: Duration::from_secs(limits.body_seconds),
+            },
+        };
+        let ops_connections = Connections {
+            max: OPS_CONNECTIONS_MAX,
+            ..connections.clone()
+        };
+        let door = Ops {
+            metrics: metrics.clone(),
+            store: store.clone(),
+            shutdown: shutdown.clone(),
+        };
+        let ops_metrics = metrics.listener("ops");
+        last.spawn(serve(
+            ops,
+            ops_router(door),
+            ops_connections,
+            ops_metrics,
+            last.clone(),
+        ));
+        last.spawn(feed.run(last.clone()));
+        last.spawn(keep_up(metrics.clone(), last.clone()));
+        let flush = Duration::from_secs(settings.analytics.flush_seconds);
+        last.spawn(write_counts(evaluations, store, flush, last.clone()));
+        let public_metrics = metrics.listener("public");
+        let router = router(doors, metrics);
+        shutdown.spawn(serve(
+            public,
+            router,
+            connections,
+            public_metrics,
+            shutdown.clone(),
+        ));
+    }
+}
+
+fn listen(key: &str, address: &str) -> anyhow::Result<TcpListener> {
+    let resolved: SocketAddr = address
+        .to_socket_addrs()
+        .ok()
+        .and_then(|mut addresses| addresses.next())
+        .with_context(|| format!("{key} must be host:port, not {address:?}"))?;
+    bind(resolved).with_context(|| {
+        format!("cannot listen on {address} ({key}); is another instance running?")
+    })
+}
+
+/// The base URL that clients use. `0.0.0.0` is no address that one can go to.
+fn public_url(settings: &Settings, listening: SocketAddr) -> String {
+    let chosen = settings.server.public_url.trim_end_matches('/');
+    if !chosen.is_empty() {
+        return chosen.to_owned();
+    }
+    if listening.ip().is_unspecified() {
+        return format!("http://localhost:{}", listening.port());
+    }
+    format!("http://{listening}")
+}
+
+async fn keep_up(metrics: Metrics, last: Shutdown) {
+    loop {
+        tokio::select! {
+            () = last.stopped() => return,
+            () = tokio::time::sleep(METRICS_UPKEEP) => metrics.upkeep(),
+        }
+    }
+}
+
+async fn write_counts(
+    evaluations: Arc<Evaluations>,
+    store: Store,
+    every: Duration,
+    last: Shutdown,
+) {
+    loop {
+        tokio::select! {
+            () = last.stopped() => return,
+            () = tokio::time::sleep(every) => evaluations.flush(&store).await,
+        }
+    }
+}

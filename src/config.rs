@@ -1,0 +1,455 @@
+//! Settings: what an operator may choose, each key written once in `config/default.toml`.
+//!
+//! The default file is the list of keys: a key that is not in it is refused with the nearest one
+//! that is. A text in an environment variable takes the type of the default it overrides.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::path::Path;
+
+use serde::Deserialize;
+use toml::{Table, Value};
+
+use crate::model::Secret;
+
+/// The commented default file.
+pub const DEFAULT_FILE: &str = include_str!("../config/default.toml");
+
+const VARIABLE_PREFIX: &str = "FLAGCAST_";
+
+/// Settings whose value is never printed.
+const SECRET_KEYS: [&str; 2] = ["auth.bootstrap_token", "auth.push_token"];
+
+/// Shortest token that automation may choose: shorter ones can be guessed.
+const TOKEN_LENGTH_MIN: usize = 24;
+
+/// A setting that cannot be used: the message names the key, the rule and the next step.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct ConfigError(String);
+
+/// All settings, by concern.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Settings {
+    /// Listeners and life of the process.
+    pub server: Server,
+    /// Where the flags live.
+    pub store: Store,
+    /// Tokens given from outside.
+    pub auth: Auth,
+    /// Event streams.
+    pub stream: Stream,
+    /// Evaluation counts.
+    pub analytics: Analytics,
+    /// Logs.
+    pub log: Log,
+    /// What is too much.
+    pub limits: Limits,
+}
+
+/// Listeners and life of the process.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[expect(missing_docs, reason = "config/default.toml documents each key once")]
+pub struct Server {
+    pub listen: String,
+    pub ops_listen: String,
+    pub public_url: String,
+    pub grace_seconds: u64,
+}
+
+/// Where the flags live.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[expect(missing_docs, reason = "config/default.toml documents each key once")]
+pub struct Store {
+    pub url: String,
+    pub busy_timeout_ms: u64,
+    pub poll_ms: u64,
+}
+
+/// Tokens given from outside.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[expect(missing_docs, reason = "config/default.toml documents each key once")]
+pub struct Auth {
+    pub bootstrap_token: Secret,
+    pub push_token: Secret,
+}
+
+/// Event streams.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[expect(missing_docs, reason = "config/default.toml documents each key once")]
+pub struct Stream {
+    pub echo_seconds: u64,
+    pub heartbeat_seconds: u64,
+    pub life_seconds: u64,
+    pub short_life_seconds: u64,
+    pub refusal_seconds: u64,
+}
+
+/// Evaluation counts.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[expect(missing_docs, reason = "config/default.toml documents each key once")]
+pub struct Analytics {
+    pub flush_seconds: u64,
+}
+
+/// Logs.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[expect(missing_docs, reason = "config/default.toml documents each key once")]
+pub struct Log {
+    pub level: LogLevel,
+    pub format: LogFormat,
+}
+
+/// How much is logged.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+#[expect(missing_docs, reason = "the names say it")]
+pub enum LogLevel {
+    Error,
+    Warn,
+    Info,
+    Debug,
+    Trace,
+}
+
+/// How a log line looks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LogFormat {
+    /// `Text` on a terminal, `Json` elsewhere.
+    Auto,
+    /// For people.
+    Text,
+    /// For machines: one object a line.
+    Json,
+}
+
+/// What is too much.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[expect(missing_docs, reason = "config/default.toml documents each key once")]
+pub struct Limits {
+    pub connections: usize,
+    pub streams: usize,
+    pub streams_per_environment: usize,
+    pub streams_per_address: usize,
+    pub streams_unknown: usize,
+    pub header_bytes: usize,
+    pub body_bytes: usize,
+    pub header_seconds: u64,
+    pub body_seconds: u64,
+    pub requests_per_second: u32,
+    pub projects: u32,
+    pub environments_per_project: u32,
+    pub features_per_project: u32,
+    pub server_keys_per_environment: u32,
+    pub tokens: u32,
+    pub push_environments: u32,
+    pub value_bytes: usize,
+    pub flagset_bytes: usize,
+}
+
+/// Settings together with where each came from, for `flagcast config`.
+#[derive(Debug)]
+pub struct Loaded {
+    /// The settings.
+    pub settings: Settings,
+    rows: BTreeMap<String, Row>,
+}
+
+#[derive(Clone, Debug)]
+struct Row {
+    value: Value,
+    source: String,
+}
+
+impl Loaded {
+    /// Reads the default file, then `file` if there is one, then `variables`.
+    pub fn load(
+        file: Option<&Path>,
+        variables: impl Iterator<Item = (String, String)>,
+    ) -> Result<Self, ConfigError> {
+        let defaults: Table = toml::from_str(DEFAULT_FILE).map_err(refuse)?;
+        let mut rows = flatten(&defaults, "default");
+        if let Some(path) = file {
+            let shown = path.display();
+            let text = std::fs::read_to_string(path)
+                .map_err(|error| ConfigError(format!("cannot read {shown}: {error}")))?;
+            let table: Table = toml::from_str(&text)
+                .map_err(|error| ConfigError(format!("{shown} is not TOML: {error}")))?;
+            for (key, row) in flatten(&table, &shown.to_string()) {
+                overlay(&mut rows, &key, row)?;
+            }
+        }
+        for (name, text) in variables {
+            let Some(key) = key_of(&name) else { continue };
+            let value = match rows.get(&key) {
+                Some(row) => typed(&row.value, &text)
+                    .map_err(|rule| ConfigError(format!("{name} {rule}, not {text:?}")))?,
+                None => Value::String(text),
+            };
+            overlay(
+                &mut rows,
+                &key,
+                Row {
+                    value,
+                    source: name,
+                },
+            )?;
+        }
+        let settings: Settings = unflatten(&rows).try_into().map_err(refuse)?;
+        settings.check()?;
+        Ok(Self { settings, rows })
+    }
+}
+
+/// The effective settings, one line each, with secrets masked and the source behind.
+impl fmt::Display for Loaded {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (key, row) in &self.rows {
+            let secret = SECRET_KEYS.contains(&key.as_str());
+            let empty = row.value.as_str().is_some_and(str::is_empty);
+            let shown = if secret && !empty {
+                "\"***\"".to_owned()
+            } else {
+                row.value.to_string()
+            };
+            writeln!(f, "{:<48} # {}", format!("{key} = {shown}"), row.source)?;
+        }
+        Ok(())
+    }
+}
+
+impl Settings {
+    /// Rules that a type cannot express.
+    fn check(&self) -> Result<(), ConfigError> {
+        let rule = |holds: bool, text: &str| {
+            if holds {
+                Ok(())
+            } else {
+                Err(ConfigError(text.to_owned()))
+            }
+        };
+        let token = &self.auth.bootstrap_token;
+        let key_is_safe = |secret: &Secret| secret.expose().bytes().all(|b| b.is_ascii_graphic());
+        rule(
+            token.is_empty() || token.expose().len() >= TOKEN_LENGTH_MIN,
+            "auth.bootstrap_token must have at least 24 characters: take one from `openssl rand -hex 24`",
+        )?;
+        rule(
+            key_is_safe(token) && key_is_safe(&self.auth.push_token),
+            "auth.bootstrap_token and auth.push_token may hold only printable ASCII without spaces",
+        )?;
+        rule(
+            self.stream.heartbeat_seconds > 0
+                && self.stream.life_seconds > 0
+                && self.stream.short_life_seconds > 0,
+            "stream.heartbeat_seconds, stream.life_seconds and stream.short_life_seconds must be at least 1",
+        )?;
+        rule(
+            self.limits.header_bytes >= 8192,
+            "limits.header_bytes must be at least 8192: browsers send that much",
+        )?;
+        rule(
+            self.limits.requests_per_second > 0
+                && self.limits.header_seconds > 0
+                && self.limits.body_seconds > 0
+                && self.limits.connections > 0,
+            "limits.requests_per_second, header_seconds, body_seconds and connections must be at least 1",
+        )?;
+        rule(
+            self.store.poll_ms > 0 && self.analytics.flush_seconds > 0,
+            "store.poll_ms and analytics.flush_seconds must be at least 1",
+        )?;
+        let url = &self.server.public_url;
+        rule(
+            url.is_empty() || url.starts_with("http://") || url.starts_with("https://"),
+            "server.public_url must begin with http:// or https://, for example https://flags.example.com",
+        )?;
+        rule(
+            self.store.url.starts_with("sqlite:"),
+            "store.url must begin with sqlite://, for example sqlite:///var/lib/flagcast/flagcast.db",
+        )
+    }
+}
+
+fn refuse(error: impl fmt::Display) -> ConfigError {
+    ConfigError(error.to_string().trim_end().to_owned())
+}
+
+/// `FLAGCAST_A__B` names `a.b`. Names without `__` are no settings: container platforms inject
+/// `FLAGCAST_PORT` and the like for a service of this name.
+fn key_of(variable: &str) -> Option<String> {
+    let (section, key) = variable.strip_prefix(VARIABLE_PREFIX)?.split_once("__")?;
+    Some(format!("{}.{}", section.to_lowercase(), key.to_lowercase()))
+}
+
+fn flatten(table: &Table, source: &str) -> BTreeMap<String, Row> {
+    let mut rows = BTreeMap::new();
+    for (section, value) in table {
+        match value {
+            Value::Table(keys) => rows.extend(keys.iter().map(|(key, value)| {
+                let row = Row {
+                    value: value.clone(),
+                    source: source.to_owned(),
+                };
+                (format!("{section}.{key}"), row)
+            })),
+            other => {
+                let row = Row {
+                    value: other.clone(),
+                    source: source.to_owned(),
+                };
+                rows.insert(section.clone(), row);
+            }
+        }
+    }
+    rows
+}
+
+fn unflatten(rows: &BTreeMap<String, Row>) -> Table {
+    let mut table = Table::new();
+    for (path, row) in rows {
+        let (section, key) = path.split_once('.').unwrap_or((path, ""));
+        let entry = table
+            .entry(section)
+            .or_insert_with(|| Value::Table(Table::new()));
+        if let Value::Table(keys) = entry {
+            keys.insert(key.to_owned(), row.value.clone());
+        }
+    }
+    table
+}
+
+fn overlay(rows: &mut BTreeMap<String, Row>, key: &str, row: Row) -> Result<(), ConfigError> {
+    let source = &row.source;
+    match rows.get_mut(key) {
+        Some(known) if known.value.same_type(&row.value) => {
+            *known = row;
+            Ok(())
+        }
+        Some(known) => Err(ConfigError(format!(
+            "`{key}` in {source} must be {}, like its default {}",
+            article(&known.value),
+            known.value
+        ))),
+        None => {
+            let nearest = rows
+                .keys()
+                .max_by(|a, b| similarity(a, key).total_cmp(&similarity(b, key)))
+                .map_or("", String::as_str);
+            Err(ConfigError(format!(
+                "unknown setting `{key}` in {source}; did you mean `{nearest}`? \
+                 `flagcast config --default` lists them all"
+            )))
+        }
+    }
+}
+
+fn similarity(a: &str, b: &str) -> f64 {
+    strsim::jaro_winkler(a, b) + strsim::normalized_levenshtein(a, b)
+}
+
+fn article(value: &Value) -> &'static str {
+    match value {
+        Value::Integer(_) => "a whole number",
+        Value::Boolean(_) => "true or false",
+        _ => "a text",
+    }
+}
+
+fn typed(like: &Value, text: &str) -> Result<Value, &'static str> {
+    match like {
+        Value::Integer(_) => text
+            .trim()
+            .parse()
+            .map(Value::Integer)
+            .map_err(|_| "must be a whole number"),
+        Value::Boolean(_) => text
+            .trim()
+            .parse()
+            .map(Value::Boolean)
+            .map_err(|_| "must be true or false"),
+        _ => Ok(Value::String(text.to_owned())),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn load(variables: &[(&str, &str)]) -> Result<Loaded, String> {
+        let variables = variables
+            .iter()
+            .map(|(k, v)| ((*k).to_owned(), (*v).to_owned()));
+        Loaded::load(None, variables).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn the_default_file_is_complete() {
+        let loaded = load(&[]).unwrap();
+        assert_eq!(loaded.settings.server.listen, "127.0.0.1:8080");
+        assert_eq!(loaded.settings.stream.echo_seconds, 2);
+    }
+
+    #[test]
+    fn a_variable_overrides_and_names_itself_as_the_source() {
+        let loaded = load(&[("FLAGCAST_STREAM__ECHO_SECONDS", "0")]).unwrap();
+        assert_eq!(loaded.settings.stream.echo_seconds, 0);
+        assert!(
+            loaded
+                .to_string()
+                .contains("# FLAGCAST_STREAM__ECHO_SECONDS")
+        );
+    }
+
+    #[test]
+    fn an_unknown_key_is_refused_with_the_nearest() {
+        let error = load(&[("FLAGCAST_SERVER__LISTENN", "x")]).unwrap_err();
+        assert!(
+            error.contains("`server.listenn`") && error.contains("`server.listen`"),
+            "{error}"
+        );
+    }
+
+    #[test]
+    fn names_that_platforms_inject_are_no_settings() {
+        assert!(load(&[("FLAGCAST_PORT", "tcp://10.0.0.1:80")]).is_ok());
+    }
+
+    #[test]
+    fn wrong_types_and_rules_are_refused_by_name() {
+        let error = load(&[("FLAGCAST_LIMITS__STREAMS", "many")]).unwrap_err();
+        assert!(
+            error.contains("FLAGCAST_LIMITS__STREAMS must be a whole number"),
+            "{error}"
+        );
+        let error = load(&[("FLAGCAST_AUTH__BOOTSTRAP_TOKEN", "short")]).unwrap_err();
+        assert!(
+            error.contains("auth.bootstrap_token") && !error.contains("\"short\""),
+            "{error}"
+        );
+        let error = load(&[("FLAGCAST_LOG__LEVEL", "loud")]).unwrap_err();
+        assert!(error.contains("loud") && error.contains("info"), "{error}");
+        let error = load(&[("FLAGCAST_STORE__URL", "mysql://x")]).unwrap_err();
+        assert!(
+            error.contains("store.url must begin with sqlite://"),
+            "{error}"
+        );
+    }
+
+    #[test]
+    fn secrets_are_masked() {
+        let token = "0123456789abcdefghijklmnop";
+        let loaded = load(&[("FLAGCAST_AUTH__BOOTSTRAP_TOKEN", token)]).unwrap();
+        assert!(!loaded.to_string().contains(token));
+        assert!(!format!("{:?}", loaded.settings).contains(token));
+    }
+}

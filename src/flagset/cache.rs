@@ -1,0 +1,182 @@
+//! The newest flag set of each environment, built once at a time and bounded in memory.
+//!
+//! Reads take what is there without a lock. A build reads the store; builds of one environment
+//! queue, and one that waited takes what the build before it found if that began late enough.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+
+use arc_swap::ArcSwapOption;
+use dashmap::DashMap;
+use tokio::sync::Mutex;
+use tokio::time::Instant;
+
+use super::set::FlagSet;
+use crate::metrics::FlagSetMetrics;
+use crate::model::{EnvironmentId, Revision};
+use crate::store::{Store, StoreError};
+
+/// The flag sets of a process. Clones share them.
+#[derive(Clone, Debug)]
+pub struct FlagSets {
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    store: Store,
+    slots: DashMap<EnvironmentId, Arc<Slot>>,
+    /// Memory that the slots may hold together.
+    bytes_max: usize,
+    bytes: AtomicUsize,
+    /// Counts reads; a slot remembers its last one.
+    reads: AtomicU64,
+    metrics: FlagSetMetrics,
+}
+
+#[derive(Debug, Default)]
+struct Slot {
+    current: ArcSwapOption<FlagSet>,
+    last_read: AtomicU64,
+    /// Held by the build; holds when the last one began.
+    began: Mutex<Option<Instant>>,
+}
+
+impl FlagSets {
+    /// Makes an empty cache over `store`.
+    #[must_use]
+    pub fn new(store: Store, bytes_max: usize, metrics: FlagSetMetrics) -> Self {
+        let inner = Inner {
+            store,
+            slots: DashMap::new(),
+            bytes_max,
+            bytes: AtomicUsize::new(0),
+            reads: AtomicU64::new(0),
+            metrics,
+        };
+        Self {
+            inner: Arc::new(inner),
+        }
+    }
+
+    /// The newest flag set that this process knows of, or nothing when the environment is gone.
+    pub async fn get(&self, id: EnvironmentId) -> Result<Option<Arc<FlagSet>>, StoreError> {
+        if let Some(set) = self.peek(id) {
+            return Ok(Some(set));
+        }
+        self.build(id, Revision(0)).await
+    }
+
+    /// A flag set of at least `revision`. Reads through when this process is behind, and answers
+    /// with nothing when the store is, too.
+    pub async fn at_least(
+        &self,
+        id: EnvironmentId,
+        revision: Revision,
+    ) -> Result<Option<Arc<FlagSet>>, StoreError> {
+        let reaches = |set: &Arc<FlagSet>| set.stamp.revision >= revision;
+        if let Some(set) = self.peek(id).filter(reaches) {
+            return Ok(Some(set));
+        }
+        Ok(self.build(id, revision).await?.filter(reaches))
+    }
+
+    /// Brings a flag set that is held to at least `revision`. One that nobody read stays unbuilt:
+    /// its next reader builds the newest.
+    pub async fn advance(&self, id: EnvironmentId, revision: Revision) -> Result<(), StoreError> {
+        let Some(slot) = self.inner.slots.get(&id).map(|slot| Arc::clone(&slot)) else {
+            return Ok(());
+        };
+        // Wait for a build under way: it may have read the store before the change and would
+        // otherwise put an older flag set in place behind our back.
+        let build = slot.began.lock().await;
+        let held = slot.current.load().is_some();
+        drop(build);
+        if held {
+            self.at_least(id, revision).await?;
+        }
+        Ok(())
+    }
+
+    /// Drops what is held of an environment that is gone.
+    pub fn remove(&self, id: EnvironmentId) {
+        if let Some((_, slot)) = self.inner.slots.remove(&id) {
+            self.inner.put(&slot, None);
+        }
+    }
+
+    fn peek(&self, id: EnvironmentId) -> Option<Arc<FlagSet>> {
+        let slot = self.inner.slots.get(&id)?;
+        let set = slot.current.load_full()?;
+        let read = self.inner.reads.fetch_add(1, Ordering::Relaxed);
+        slot.last_read.store(read, Ordering::Relaxed);
+        Some(set)
+    }
+
+    /// Builds the flag set from the store unless a build that began after this call did, or the
+    /// store is no further than what is held.
+    async fn build(
+        &self,
+        id: EnvironmentId,
+        wanted: Revision,
+    ) -> Result<Option<Arc<FlagSet>>, StoreError> {
+        let arrived = Instant::now();
+        let slot = Arc::clone(&self.inner.slots.entry(id).or_default());
+        let mut began = slot.began.lock().await;
+        let held = slot.current.load_full();
+        let fresh = began.is_some_and(|at| at >= arrived);
+        if held
+            .as_ref()
+            .is_some_and(|set| fresh || set.stamp.revision >= wanted.max(Revision(1)))
+        {
+            return Ok(held);
+        }
+        *began = Some(Instant::now());
+        if let Some(held) = &held {
+            // Cheaper than a build: a revision that was never issued costs one row.
+            let present = self.inner.store.revision(id).await?;
+            if present == Some(held.stamp.revision) {
+                return Ok(Some(Arc::clone(held)));
+            }
+        }
+        let Some(state) = self.inner.store.environment_state(id).await? else {
+            self.remove(id);
+            return Ok(None);
+        };
+        let set = Arc::new(FlagSet::render(&state));
+        self.inner.metrics.builds.increment(1);
+        self.inner.put(&slot, Some(Arc::clone(&set)));
+        let read = self.inner.reads.fetch_add(1, Ordering::Relaxed);
+        slot.last_read.store(read, Ordering::Relaxed);
+        self.inner.evict(id);
+        Ok(Some(set))
+    }
+}
+
+impl Inner {
+    fn put(&self, slot: &Slot, set: Option<Arc<FlagSet>>) {
+        let added = set.as_ref().map_or(0, |set| set.weight());
+        let removed = slot.current.swap(set).map_or(0, |set| set.weight());
+        self.bytes.fetch_add(added, Ordering::Relaxed);
+        self.bytes.fetch_sub(removed, Ordering::Relaxed);
+        #[expect(clippy::cast_precision_loss, reason = "a gauge needs no exact byte")]
+        self.metrics
+            .bytes
+            .set(self.bytes.load(Ordering::Relaxed) as f64);
+    }
+
+    /// Empties the slots that were read longest ago until the rest fits; never `kept`.
+    fn evict(&self, kept: EnvironmentId) {
+        while self.bytes.load(Ordering::Relaxed) > self.bytes_max {
+            let oldest = self
+                .slots
+                .iter()
+                .filter(|slot| *slot.key() != kept && slot.current.load().is_some())
+                .min_by_key(|slot| slot.last_read.load(Ordering::Relaxed))
+                .map(|slot| Arc::clone(slot.value()));
+            let Some(slot) = oldest else { return };
+            self.put(&slot, None);
+            self.metrics.evictions.increment(1);
+        }
+    }
+}

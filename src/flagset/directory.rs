@@ -1,0 +1,110 @@
+//! Which key opens which environment: every environment of the store, held in memory.
+//!
+//! Doors ask it for each request, so that recognising a caller costs no query and works while the
+//! database is away. The change feed keeps it up to date.
+
+use dashmap::DashMap;
+
+use crate::model::{ClientKey, EnvironmentId, EnvironmentKind, SERVER_KEY_PREFIX};
+use crate::store::keys::digest;
+use crate::store::{DirectoryEntry, Store, StoreError};
+
+/// An environment that a key opened.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Known {
+    /// Row number.
+    pub id: EnvironmentId,
+    /// Where its flags live.
+    pub kind: EnvironmentKind,
+    /// Its public key.
+    pub client_key: ClientKey,
+    /// Whether the key was a server key.
+    pub by_server_key: bool,
+}
+
+/// All keys of all environments.
+#[derive(Debug, Default)]
+pub struct Directory {
+    by_client_key: DashMap<String, Known>,
+    by_digest: DashMap<String, Known>,
+    entries: DashMap<EnvironmentId, DirectoryEntry>,
+}
+
+impl Directory {
+    /// The environment that `key`, a client or server key, opens.
+    #[must_use]
+    pub fn find(&self, key: &str) -> Option<Known> {
+        if key.starts_with(SERVER_KEY_PREFIX) {
+            self.by_digest.get(&digest(key)).map(|known| known.clone())
+        } else {
+            self.find_client(key)
+        }
+    }
+
+    /// The environment with this client key.
+    #[must_use]
+    pub fn find_client(&self, client_key: &str) -> Option<Known> {
+        self.by_client_key
+            .get(client_key)
+            .map(|known| known.clone())
+    }
+
+    /// Whether the environment is known.
+    #[must_use]
+    pub fn holds(&self, id: EnvironmentId) -> bool {
+        self.entries.contains_key(&id)
+    }
+
+    /// The client key of an environment.
+    #[must_use]
+    pub fn client_key(&self, id: EnvironmentId) -> Option<Known> {
+        let client_key = self.entries.get(&id)?.environment.client_key.clone();
+        self.find_client(client_key.as_str())
+    }
+
+    /// Takes an environment in, or takes in what changed of it.
+    pub fn insert(&self, entry: DirectoryEntry) {
+        self.remove(entry.environment.id);
+        let known = Known {
+            id: entry.environment.id,
+            kind: entry.environment.kind,
+            client_key: entry.environment.client_key.clone(),
+            by_server_key: false,
+        };
+        for hash in &entry.server_key_hashes {
+            self.by_digest.insert(
+                hash.clone(),
+                Known {
+                    by_server_key: true,
+                    ..known.clone()
+                },
+            );
+        }
+        self.by_client_key
+            .insert(known.client_key.as_str().to_owned(), known);
+        self.entries.insert(entry.environment.id, entry);
+    }
+
+    /// Forgets an environment and its keys.
+    pub fn remove(&self, id: EnvironmentId) {
+        let Some((_, entry)) = self.entries.remove(&id) else {
+            return;
+        };
+        for hash in &entry.server_key_hashes {
+            self.by_digest.remove(hash);
+        }
+        self.by_client_key
+            .remove(entry.environment.client_key.as_str());
+    }
+
+    /// Reads an environment again. Tells whether it still exists.
+    pub async fn refresh(&self, store: &Store, id: EnvironmentId) -> Result<bool, StoreError> {
+        let entry = store.directory_entry(id).await?;
+        let exists = entry.is_some();
+        match entry {
+            Some(entry) => self.insert(entry),
+            None => self.remove(id),
+        }
+        Ok(exists)
+    }
+}

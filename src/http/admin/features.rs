@@ -1,0 +1,186 @@
+//! `/admin/v1/projects/{project}/features`.
+
+use axum::extract::{Path, State};
+use axum::response::Response;
+use http::StatusCode;
+use serde::Deserialize;
+use serde_json::json;
+use utoipa::ToSchema;
+
+use super::Admin;
+use super::call::{Begun, Call, Nothing, answer};
+use super::flags::check_value;
+use super::pages::{Listed, PageQuery};
+use super::shapes::{
+    Everywhere, FeatureShape, check_description, check_tags, key_problem, revisions,
+};
+use crate::http::caller::Caller;
+use crate::http::errors::Problem;
+use crate::http::request::Params;
+use crate::model::{FeatureDefaults, FeatureKey, FlagValue, Role};
+use crate::store::NewFeature;
+
+/// A feature to be made.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct NewFeatureBody {
+    /// The name that code asks for: letters, digits, `-`, `_` and `.`.
+    key: String,
+    /// What it is for.
+    #[serde(default)]
+    description: String,
+    /// On or off in every environment at first.
+    #[serde(default)]
+    enabled: bool,
+    /// Null, a boolean, an integer or a string.
+    #[serde(default)]
+    #[schema(value_type = serde_json::Value)]
+    value: FlagValue,
+    /// Labels for people.
+    #[serde(default)]
+    tags: Vec<String>,
+}
+
+/// What to change of a feature; what is absent stays.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct FeaturePatch {
+    /// What it is for.
+    description: Option<String>,
+    /// Labels for people.
+    tags: Option<Vec<String>>,
+}
+
+/// Lists features.
+#[utoipa::path(get, path = "/projects/{project}/features", tag = "features",
+    params(("project" = String, Path), PageQuery),
+    responses((status = OK, body = Listed<FeatureShape>)))]
+pub(super) async fn list(
+    State(admin): State<Admin>,
+    caller: Caller,
+    Path(project): Path<String>,
+    Params(query): Params<PageQuery>,
+) -> Result<Response, Problem> {
+    caller.may_read(Some(&project), None)?;
+    let page = query.page()?;
+    let project = admin.store.project(&project).await?;
+    let rows = admin.store.features(project.id, page).await?;
+    let listed = Listed::of(rows, page, |f| f.id.0, |f| FeatureShape::from(&f));
+    Ok(answer(StatusCode::OK, json!(listed).to_string()))
+}
+
+/// Makes a feature, in its default state in every environment.
+#[utoipa::path(post, path = "/projects/{project}/features", tag = "features",
+    request_body = NewFeatureBody, params(("project" = String, Path)),
+    responses((status = CREATED, body = Everywhere<FeatureShape>)))]
+pub(super) async fn create(
+    State(admin): State<Admin>,
+    Path(project): Path<String>,
+    call: Call<NewFeatureBody>,
+) -> Result<Response, Problem> {
+    call.caller.may_change(Role::Editor, Some(&project), None)?;
+    call.expect_nothing()?;
+    let body = &call.body;
+    let key = FeatureKey::parse(&body.key).map_err(|error| key_problem(error, &body.key))?;
+    check_description(&body.description)?;
+    check_tags(&body.tags)?;
+    check_value(&body.value, &admin.limits)?;
+    let mut change = match admin.begin(&call).await? {
+        Begun::Done(response) => return Ok(response),
+        Begun::Open(change) => change,
+    };
+    let project = change.project(&project).await?;
+    let environments = change.environments_of(project.id).await?;
+    let defaults = FeatureDefaults {
+        enabled: body.enabled,
+        value: body.value.clone(),
+    };
+    let description = &body.description;
+    let new = NewFeature {
+        key: &key,
+        description,
+        tags: &body.tags,
+        defaults: &defaults,
+    };
+    let feature = change.create_feature(&project, &new, &admin.limits).await?;
+    let shape = |stamps: &_| Everywhere {
+        thing: FeatureShape::from(&feature),
+        revisions: revisions(&environments, stamps),
+    };
+    admin
+        .finish(change, &call, StatusCode::CREATED, shape)
+        .await
+}
+
+/// Reads a feature.
+#[utoipa::path(get, path = "/projects/{project}/features/{feature}", tag = "features",
+    params(("project" = String, Path), ("feature" = String, Path)),
+    responses((status = OK, body = FeatureShape)))]
+pub(super) async fn read(
+    State(admin): State<Admin>,
+    caller: Caller,
+    Path((project, feature)): Path<(String, String)>,
+) -> Result<Response, Problem> {
+    caller.may_read(Some(&project), None)?;
+    let project = admin.store.project(&project).await?;
+    let feature = admin.store.feature(&project, &feature).await?;
+    Ok(answer(
+        StatusCode::OK,
+        json!(FeatureShape::from(&feature)).to_string(),
+    ))
+}
+
+/// Changes what a feature is for.
+#[utoipa::path(patch, path = "/projects/{project}/features/{feature}", tag = "features",
+    request_body = FeaturePatch, params(("project" = String, Path), ("feature" = String, Path)),
+    responses((status = OK, body = Everywhere<FeatureShape>)))]
+pub(super) async fn describe(
+    State(admin): State<Admin>,
+    Path((project, feature)): Path<(String, String)>,
+    call: Call<FeaturePatch>,
+) -> Result<Response, Problem> {
+    call.caller.may_change(Role::Editor, Some(&project), None)?;
+    call.expect_nothing()?;
+    let FeaturePatch { description, tags } = &call.body;
+    description.as_deref().map_or(Ok(()), check_description)?;
+    tags.as_deref().map_or(Ok(()), check_tags)?;
+    let mut change = match admin.begin(&call).await? {
+        Begun::Done(response) => return Ok(response),
+        Begun::Open(change) => change,
+    };
+    let project = change.project(&project).await?;
+    let environments = change.environments_of(project.id).await?;
+    let feature = change.feature(&project, &feature).await?;
+    let (description, tags) = (description.as_deref(), tags.as_deref());
+    let feature = change
+        .describe_feature(&project, &feature, description, tags)
+        .await?;
+    let shape = |stamps: &_| Everywhere {
+        thing: FeatureShape::from(&feature),
+        revisions: revisions(&environments, stamps),
+    };
+    admin.finish(change, &call, StatusCode::OK, shape).await
+}
+
+/// Deletes a feature from every environment.
+#[utoipa::path(delete, path = "/projects/{project}/features/{feature}", tag = "features",
+    params(("project" = String, Path), ("feature" = String, Path)),
+    responses((status = OK, description = "Deleted.")))]
+pub(super) async fn delete(
+    State(admin): State<Admin>,
+    Path((project, feature)): Path<(String, String)>,
+    call: Call<Nothing>,
+) -> Result<Response, Problem> {
+    call.caller.may_change(Role::Editor, Some(&project), None)?;
+    call.expect_nothing()?;
+    let mut change = match admin.begin(&call).await? {
+        Begun::Done(response) => return Ok(response),
+        Begun::Open(change) => change,
+    };
+    let project = change.project(&project).await?;
+    let environments = change.environments_of(project.id).await?;
+    let feature = change.feature(&project, &feature).await?;
+    change.delete_feature(&project, &feature).await?;
+    let shape = |stamps: &_| json!({ "deleted": feature.key, "revisions": revisions(&environments, stamps) });
+    admin.finish(change, &call, StatusCode::OK, shape).await
+}

@@ -1,0 +1,309 @@
+//! `/admin/v1/projects/{project}/environments/{environment}/flags`: what is on, and what it holds.
+
+use axum::extract::{Path, State};
+use axum::response::Response;
+use http::StatusCode;
+use http::header::ETAG;
+use serde::{Deserialize, Deserializer, Serialize};
+use serde_json::json;
+use utoipa::{IntoParams, ToSchema};
+
+use super::Admin;
+use super::call::{Begun, Call, answer, etag};
+use super::pages::{Listed, PageQuery};
+use super::shapes::{FlagShape, stamp_after};
+use crate::config::Limits;
+use crate::http::caller::Caller;
+use crate::http::errors::Problem;
+use crate::http::request::Params;
+use crate::model::{Flag, FlagValue, Role, UpdatedAt};
+use crate::store::{FlagUpdate, StoreError};
+
+/// Days that the analytics list tells of.
+const DAYS_MAX: u32 = 366;
+
+/// Flags that one batch may change: as many as a project may have.
+const BATCH_MAX: usize = 1000;
+
+/// What to change of a flag; what is absent stays.
+#[derive(Clone, Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct FlagPatch {
+    /// On or off.
+    enabled: Option<bool>,
+    /// Null, a boolean, an integer or a string. Null is a value; absent leaves the value as it is.
+    #[serde(default, deserialize_with = "given")]
+    #[schema(value_type = Option<serde_json::Value>)]
+    value: Option<FlagValue>,
+}
+
+/// Changes of several flags, in one transaction: one revision, one ping.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Batch {
+    flags: Vec<BatchItem>,
+}
+
+/// A change of one flag in a batch.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct BatchItem {
+    /// The feature.
+    key: String,
+    /// On or off; absent leaves it.
+    enabled: Option<bool>,
+    /// Null, a boolean, an integer or a string; absent leaves it.
+    #[serde(default, deserialize_with = "given")]
+    #[schema(value_type = Option<serde_json::Value>)]
+    value: Option<FlagValue>,
+}
+
+/// The flags that a batch changed.
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct BatchAnswer {
+    revision: u64,
+    /// Seconds since the epoch.
+    #[schema(value_type = f64)]
+    updated_at: UpdatedAt,
+    flags: Vec<FlagShape>,
+}
+
+/// Evaluations on one day.
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct DayShape {
+    /// `2026-01-31`, UTC.
+    day: String,
+    count: u64,
+}
+
+/// How many days.
+#[derive(Debug, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub(super) struct DaysQuery {
+    /// Days with evaluations at most, newest first; 30 if absent.
+    limit: Option<u32>,
+}
+
+/// An explicit null is a value; serde would take it for an absent field.
+fn given<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<FlagValue>, D::Error> {
+    FlagValue::deserialize(deserializer).map(Some)
+}
+
+/// Refuses a value that is too large to be served to every client.
+pub(super) fn check_value(value: &FlagValue, limits: &Limits) -> Result<(), Problem> {
+    let limit = limits.value_bytes;
+    if value.size() > limit {
+        let detail = format!("`value` is larger than {limit} bytes (`limits.value_bytes`)");
+        return Err(Problem::invalid_field(detail));
+    }
+    Ok(())
+}
+
+/// Lists the flags of an environment.
+#[utoipa::path(get, path = "/projects/{project}/environments/{environment}/flags", tag = "flags",
+    params(("project" = String, Path), ("environment" = String, Path), PageQuery),
+    responses((status = OK, body = Listed<FlagShape>)))]
+pub(super) async fn list(
+    State(admin): State<Admin>,
+    caller: Caller,
+    Path((project, environment)): Path<(String, String)>,
+    Params(query): Params<PageQuery>,
+) -> Result<Response, Problem> {
+    let page = query.page()?;
+    let (_, environment) = admin.environment(&caller, &project, &environment).await?;
+    let state = admin.store.environment_state(environment.id).await?;
+    let state = state.ok_or_else(|| {
+        Problem::not_found(format!("there is no environment `{}`", environment.key))
+    })?;
+    let stamp = state.environment.stamp;
+    let place = |flag: &Flag| flag.feature.id.0;
+    let mut flags = state.flags;
+    flags.sort_by_key(place);
+    flags.retain(|flag| place(flag) > page.after);
+    let listed = Listed::of(flags, page, place, |flag| FlagShape::at(&flag, stamp));
+    let mut response = answer(StatusCode::OK, json!(listed).to_string());
+    response.headers_mut().insert(ETAG, etag(stamp));
+    Ok(response)
+}
+
+/// Reads a flag.
+#[utoipa::path(get, path = "/projects/{project}/environments/{environment}/flags/{feature}",
+    tag = "flags",
+    params(("project" = String, Path), ("environment" = String, Path), ("feature" = String, Path)),
+    responses((status = OK, body = FlagShape)))]
+pub(super) async fn read(
+    State(admin): State<Admin>,
+    caller: Caller,
+    Path((project, environment, feature)): Path<(String, String, String)>,
+) -> Result<Response, Problem> {
+    let (_, environment) = admin.environment(&caller, &project, &environment).await?;
+    let state = admin.store.environment_state(environment.id).await?;
+    let found = state.and_then(|state| {
+        let stamp = state.environment.stamp;
+        state
+            .flags
+            .into_iter()
+            .find(|f| f.feature.key == feature)
+            .map(|flag| (flag, stamp))
+    });
+    let (flag, stamp) =
+        found.ok_or_else(|| Problem::not_found(format!("there is no feature `{feature}`")))?;
+    let mut response = answer(
+        StatusCode::OK,
+        json!(FlagShape::at(&flag, stamp)).to_string(),
+    );
+    response.headers_mut().insert(ETAG, etag(stamp));
+    Ok(response)
+}
+
+/// Changes a flag.
+#[utoipa::path(patch, path = "/projects/{project}/environments/{environment}/flags/{feature}",
+    tag = "flags", request_body = FlagPatch,
+    params(("project" = String, Path), ("environment" = String, Path), ("feature" = String, Path)),
+    responses((status = OK, body = FlagShape)))]
+pub(super) async fn update(
+    State(admin): State<Admin>,
+    Path((project, environment, feature)): Path<(String, String, String)>,
+    call: Call<FlagPatch>,
+) -> Result<Response, Problem> {
+    call.caller
+        .may_change(Role::Editor, Some(&project), Some(&environment))?;
+    let FlagPatch { enabled, value } = call.body.clone();
+    let update = checked(enabled, value, &admin.limits)?;
+    let mut change = match admin.begin(&call).await? {
+        Begun::Done(response) => return Ok(response),
+        Begun::Open(change) => change,
+    };
+    let project = change.project(&project).await?;
+    let environment = change.environment(&project, &environment).await?;
+    call.expect(&change, &environment)?;
+    let present = change.flag(&environment, &feature).await?;
+    let flag = change
+        .update_flag(&project, &environment, &present, &update)
+        .await?;
+    let shape = |stamps: &_| FlagShape::at(&flag, stamp_after(&environment, stamps));
+    admin.finish(change, &call, StatusCode::OK, shape).await
+}
+
+/// Changes several flags in one transaction: one revision, one ping.
+#[utoipa::path(post, path = "/projects/{project}/environments/{environment}/flags:batch",
+    tag = "flags", request_body = Batch,
+    params(("project" = String, Path), ("environment" = String, Path)),
+    responses((status = OK, body = BatchAnswer)))]
+pub(super) async fn batch(
+    State(admin): State<Admin>,
+    Path((project, environment)): Path<(String, String)>,
+    call: Call<Batch>,
+) -> Result<Response, Problem> {
+    call.caller
+        .may_change(Role::Editor, Some(&project), Some(&environment))?;
+    let updates = checked_batch(&call.body, &admin.limits)?;
+    let mut change = match admin.begin(&call).await? {
+        Begun::Done(response) => return Ok(response),
+        Begun::Open(change) => change,
+    };
+    let project = change.project(&project).await?;
+    let environment = change.environment(&project, &environment).await?;
+    call.expect(&change, &environment)?;
+    let mut flags = Vec::with_capacity(updates.len());
+    for (index, (key, update)) in updates.iter().enumerate() {
+        let present = change
+            .flag(&environment, key)
+            .await
+            .map_err(|error| match error {
+                StoreError::NotFound { .. } => {
+                    Problem::not_found(format!("`flags[{index}].key`: there is no feature `{key}`"))
+                }
+                other => other.into(),
+            })?;
+        flags.push(
+            change
+                .update_flag(&project, &environment, &present, update)
+                .await?,
+        );
+    }
+    let shape = |stamps: &_| {
+        let stamp = stamp_after(&environment, stamps);
+        BatchAnswer {
+            revision: stamp.revision.0,
+            updated_at: stamp.updated_at,
+            flags: flags
+                .iter()
+                .map(|flag| FlagShape::at(flag, stamp))
+                .collect(),
+        }
+    };
+    admin.finish(change, &call, StatusCode::OK, shape).await
+}
+
+/// Tells how often SDKs say they evaluated a flag.
+#[utoipa::path(get,
+    path = "/projects/{project}/environments/{environment}/flags/{feature}/analytics",
+    tag = "flags",
+    params(("project" = String, Path), ("environment" = String, Path), ("feature" = String, Path),
+        DaysQuery),
+    responses((status = OK, body = Listed<DayShape>)))]
+pub(super) async fn analytics(
+    State(admin): State<Admin>,
+    caller: Caller,
+    Path((project, environment, feature)): Path<(String, String, String)>,
+    Params(query): Params<DaysQuery>,
+) -> Result<Response, Problem> {
+    let limit = query.limit.unwrap_or(30);
+    if !(1..=DAYS_MAX).contains(&limit) {
+        return Err(Problem::invalid_query(format!(
+            "`limit` must be 1 to {DAYS_MAX}"
+        )));
+    }
+    let (project, environment) = admin.environment(&caller, &project, &environment).await?;
+    let feature = admin.store.feature(&project, &feature).await?;
+    let days = admin
+        .store
+        .evaluations(environment.id, feature.id, limit)
+        .await?;
+    let items = days
+        .into_iter()
+        .map(|d| DayShape {
+            day: d.day,
+            count: d.count,
+        })
+        .collect();
+    let listed = Listed {
+        items,
+        next_cursor: None,
+    };
+    Ok(answer(StatusCode::OK, json!(listed).to_string()))
+}
+
+fn checked(
+    enabled: Option<bool>,
+    value: Option<FlagValue>,
+    limits: &Limits,
+) -> Result<FlagUpdate, Problem> {
+    if enabled.is_none() && value.is_none() {
+        let detail = "send `enabled`, `value` or both: there is nothing to change";
+        return Err(Problem::invalid_field(detail.to_owned()));
+    }
+    value
+        .as_ref()
+        .map_or(Ok(()), |value| check_value(value, limits))?;
+    Ok(FlagUpdate { enabled, value })
+}
+
+fn checked_batch(batch: &Batch, limits: &Limits) -> Result<Vec<(String, FlagUpdate)>, Problem> {
+    if batch.flags.is_empty() || batch.flags.len() > BATCH_MAX {
+        let detail = format!("`flags` must hold 1 to {BATCH_MAX} flags");
+        return Err(Problem::invalid_field(detail));
+    }
+    let mut updates: Vec<(String, FlagUpdate)> = Vec::with_capacity(batch.flags.len());
+    for (index, item) in batch.flags.iter().enumerate() {
+        if updates.iter().any(|(key, _)| *key == item.key) {
+            let detail = format!("`flags[{index}].key`: `{}` is in the batch twice", item.key);
+            return Err(Problem::invalid_field(detail));
+        }
+        let update = checked(item.enabled, item.value.clone(), limits)?;
+        updates.push((item.key.clone(), update));
+    }
+    Ok(updates)
+}

@@ -1,0 +1,234 @@
+//! Turns failures into answers: RFC 9457 problems with a stable code, and Flagsmith's `detail`.
+//!
+//! The client gets what went wrong, which rule it broke and what to do; the cause of a failure that
+//! is ours goes to the log, once.
+
+use std::time::Duration;
+
+use axum::response::{IntoResponse, Response};
+use http::header::{CACHE_CONTROL, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
+use http::{HeaderValue, StatusCode};
+use serde_json::{Map, Value as Json, json};
+
+use crate::model::Role;
+use crate::store::StoreError;
+
+/// Seconds after which a client may try again when the store does not answer.
+const STORE_RETRY_SECONDS: u64 = 2;
+
+/// An error answer.
+#[derive(Debug)]
+pub struct Problem {
+    status: StatusCode,
+    code: &'static str,
+    detail: String,
+    revision: Option<u64>,
+    retry_after: Option<u64>,
+}
+
+impl Problem {
+    fn new(status: StatusCode, code: &'static str, detail: impl Into<String>) -> Self {
+        Self {
+            status,
+            code,
+            detail: detail.into(),
+            revision: None,
+            retry_after: None,
+        }
+    }
+
+    pub(super) fn malformed_json(detail: String) -> Self {
+        Self::new(StatusCode::BAD_REQUEST, "malformed_json", detail)
+    }
+
+    pub(super) fn invalid_field(detail: String) -> Self {
+        Self::new(StatusCode::BAD_REQUEST, "invalid_field", detail)
+    }
+
+    pub(super) fn invalid_cursor() -> Self {
+        let detail = "`cursor` must be the `next_cursor` of a page before; leave it out to begin";
+        Self::new(StatusCode::BAD_REQUEST, "invalid_cursor", detail)
+    }
+
+    pub(super) fn invalid_query(detail: String) -> Self {
+        Self::new(StatusCode::BAD_REQUEST, "invalid_query", detail)
+    }
+
+    pub(super) fn invalid_header(detail: &str) -> Self {
+        Self::new(StatusCode::BAD_REQUEST, "invalid_header", detail)
+    }
+
+    pub(super) fn token_missing() -> Self {
+        let detail = "send a management token: `Authorization: Bearer fct_…`";
+        Self::new(StatusCode::UNAUTHORIZED, "token_missing", detail)
+    }
+
+    pub(super) fn token_invalid() -> Self {
+        let detail = "this token does not exist or was revoked; ask an admin for another";
+        Self::new(StatusCode::UNAUTHORIZED, "token_invalid", detail)
+    }
+
+    pub(super) fn role_too_small(has: Role, needs: Role) -> Self {
+        let (has, needs) = (has.as_str(), needs.as_str());
+        let detail = format!("this token is a {has}; the request needs {needs}");
+        Self::new(StatusCode::FORBIDDEN, "role_too_small", detail)
+    }
+
+    pub(super) fn outside_scope() -> Self {
+        let detail =
+            "this token is for another project or environment; `GET /admin/v1/token` tells";
+        Self::new(StatusCode::FORBIDDEN, "outside_scope", detail)
+    }
+
+    pub(super) fn not_found(detail: impl Into<String>) -> Self {
+        Self::new(StatusCode::NOT_FOUND, "not_found", detail)
+    }
+
+    pub(super) fn method_not_allowed() -> Self {
+        let detail =
+            "this route exists, but not with this method; /admin/v1/openapi.json lists all";
+        Self::new(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", detail)
+    }
+
+    pub(super) fn body_too_slow(limit: Duration) -> Self {
+        let detail = format!(
+            "the body took longer than {} s (`limits.body_seconds`)",
+            limit.as_secs()
+        );
+        Self::new(StatusCode::REQUEST_TIMEOUT, "body_too_slow", detail)
+    }
+
+    pub(super) fn body_too_large(limit: usize) -> Self {
+        let detail = format!("the body is larger than {limit} bytes (`limits.body_bytes`)");
+        Self::new(StatusCode::PAYLOAD_TOO_LARGE, "body_too_large", detail)
+    }
+
+    pub(super) fn already_exists(detail: String) -> Self {
+        Self::new(StatusCode::CONFLICT, "already_exists", detail)
+    }
+
+    pub(super) fn too_many_requests(wait: Duration) -> Self {
+        let detail = "this token sends more than `limits.requests_per_second`";
+        let seconds = wait.as_secs() + 1;
+        let problem = Self::new(StatusCode::TOO_MANY_REQUESTS, "too_many_requests", detail);
+        Self {
+            retry_after: Some(seconds),
+            ..problem
+        }
+    }
+
+    /// A fault of ours that no request should be able to cause.
+    pub(super) fn internal() -> Self {
+        let detail = "an error on our side; the log has its cause";
+        Self::new(StatusCode::INTERNAL_SERVER_ERROR, "internal", detail)
+    }
+
+    pub(super) fn status(&self) -> StatusCode {
+        self.status
+    }
+
+    pub(super) fn detail(&self) -> &str {
+        &self.detail
+    }
+}
+
+impl From<StoreError> for Problem {
+    fn from(error: StoreError) -> Self {
+        let detail = error.to_string();
+        match error {
+            StoreError::NotFound { .. } => Self::not_found(detail),
+            StoreError::AlreadyExists { .. } => {
+                Self::already_exists(format!("{detail}; choose another key"))
+            }
+            StoreError::LimitReached { .. } => {
+                Self::new(StatusCode::CONFLICT, "limit_reached", detail)
+            }
+            StoreError::RevisionConflict { present } => {
+                let detail = format!("{detail}, not where `If-Match` says; read it and try again");
+                let problem =
+                    Self::new(StatusCode::PRECONDITION_FAILED, "revision_conflict", detail);
+                Self {
+                    revision: Some(present.0),
+                    ..problem
+                }
+            }
+            StoreError::IdempotencyKeyReused => {
+                let detail = format!("{detail}; take a new key for a new request");
+                Self::new(
+                    StatusCode::UNPROCESSABLE_ENTITY,
+                    "idempotency_key_reused",
+                    detail,
+                )
+            }
+            StoreError::Damaged(_) | StoreError::Migration(_) => {
+                tracing::error!(error = %detail, "the store failed");
+                Self::internal()
+            }
+            StoreError::Unavailable(_) => {
+                tracing::error!(error = %detail, "the store failed");
+                let detail = "the store does not answer now; nothing was changed, try again";
+                let status = StatusCode::SERVICE_UNAVAILABLE;
+                let problem = Self::new(status, "store_unavailable", detail);
+                Self {
+                    retry_after: Some(STORE_RETRY_SECONDS),
+                    ..problem
+                }
+            }
+        }
+    }
+}
+
+impl IntoResponse for Problem {
+    fn into_response(self) -> Response {
+        let mut body = Map::new();
+        body.insert("type".to_owned(), json!("about:blank"));
+        body.insert("title".to_owned(), json!(self.status.canonical_reason()));
+        body.insert("status".to_owned(), json!(self.status.as_u16()));
+        body.insert("code".to_owned(), json!(self.code));
+        body.insert("detail".to_owned(), json!(self.detail));
+        if let Some(revision) = self.revision {
+            body.insert("revision".to_owned(), json!(revision));
+        }
+        let mut response = (self.status, Json::Object(body).to_string()).into_response();
+        let headers = response.headers_mut();
+        headers.insert(
+            CONTENT_TYPE,
+            HeaderValue::from_static("application/problem+json"),
+        );
+        headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+        if self.status == StatusCode::UNAUTHORIZED {
+            headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+        }
+        if let Some(seconds) = self.retry_after {
+            headers.insert(RETRY_AFTER, HeaderValue::from(seconds));
+        }
+        response
+    }
+}
+
+/// An error in the shape that Flagsmith's SDKs show to their users.
+#[derive(Debug)]
+pub(super) struct Detail(pub(super) StatusCode, pub(super) String);
+
+impl From<Problem> for Detail {
+    fn from(problem: Problem) -> Self {
+        Self(problem.status(), problem.detail().to_owned())
+    }
+}
+
+impl From<StoreError> for Detail {
+    fn from(error: StoreError) -> Self {
+        Problem::from(error).into()
+    }
+}
+
+impl IntoResponse for Detail {
+    fn into_response(self) -> Response {
+        let Self(status, detail) = self;
+        let headers = [
+            (CONTENT_TYPE, HeaderValue::from_static("application/json")),
+            (CACHE_CONTROL, HeaderValue::from_static("no-store")),
+        ];
+        (status, headers, json!({ "detail": detail }).to_string()).into_response()
+    }
+}

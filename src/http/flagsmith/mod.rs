@@ -1,0 +1,169 @@
+//! Flagsmith's SDK API, version 1: what unmodified Flagsmith SDKs read.
+//!
+//! Statuses are part of the dialect. SDKs take any other than 200 for an error, and a wrong key is
+//! 403, not 401. Every answer that shows flags carries the instant of its state, which SDKs compare
+//! with the ping's: an older one makes them refetch at every reconnect.
+
+mod evaluations;
+mod identities;
+
+use std::sync::Arc;
+
+use axum::extract::{Request, State};
+use axum::response::{IntoResponse as _, Response};
+use http::header::{CACHE_CONTROL, CONTENT_TYPE, IF_MODIFIED_SINCE, LAST_MODIFIED};
+use http::{HeaderMap, HeaderValue, StatusCode};
+use serde::Deserialize;
+
+use super::errors::Detail;
+use super::request::{BodyLimits, Params, parse_json};
+use super::shared::{Keeping, UPDATED_AT, respond};
+use crate::flagset::{Directory, FlagSet, FlagSets, Known};
+use crate::model::EnvironmentKind;
+use crate::store::now_micros;
+
+pub use evaluations::Evaluations;
+pub(super) use identities::{identify, identity};
+
+/// The environment is named by a header, which no shared cache has in its key.
+const PRIVATE: Keeping = Keeping {
+    cache_control: "private, no-cache",
+    vary: "x-environment-key, accept-encoding",
+};
+
+/// What Flagsmith's reads need.
+#[derive(Clone, Debug)]
+pub struct Flagsmith {
+    /// Which key opens which environment.
+    pub directory: Arc<Directory>,
+    /// The flag sets.
+    pub flagsets: FlagSets,
+    /// Where evaluations are counted.
+    pub evaluations: Arc<Evaluations>,
+}
+
+impl Flagsmith {
+    /// The environment that the request's key opens.
+    fn known(&self, headers: &HeaderMap) -> Result<Known, Detail> {
+        headers
+            .get("x-environment-key")
+            .and_then(|key| key.to_str().ok())
+            .and_then(|key| self.directory.find(key))
+            .filter(|known| known.kind == EnvironmentKind::Stored)
+            .ok_or_else(refused)
+    }
+
+    /// Its flag set.
+    async fn set(&self, known: &Known) -> Result<Arc<FlagSet>, Detail> {
+        self.flagsets.get(known.id).await?.ok_or_else(refused)
+    }
+}
+
+fn refused() -> Detail {
+    Detail(
+        StatusCode::FORBIDDEN,
+        "Invalid or missing Environment Key".to_owned(),
+    )
+}
+
+#[derive(Debug, Deserialize)]
+pub(super) struct FlagsQuery {
+    feature: Option<String>,
+}
+
+pub(super) async fn flags(
+    State(door): State<Flagsmith>,
+    Params(query): Params<FlagsQuery>,
+    headers: HeaderMap,
+) -> Result<Response, Detail> {
+    let set = door.set(&door.known(&headers)?).await?;
+    let Some(key) = query.feature else {
+        return Ok(respond(&headers, &set, &set.flags, PRIVATE));
+    };
+    let single = set
+        .single(&key)
+        .ok_or_else(|| Detail(StatusCode::NOT_FOUND, "Given feature not found".to_owned()))?;
+    let mut response = single.0.into_response();
+    own(response.headers_mut(), &set);
+    Ok(response)
+}
+
+pub(super) async fn document(
+    State(door): State<Flagsmith>,
+    headers: HeaderMap,
+) -> Result<Response, Detail> {
+    let known = door.known(&headers)?;
+    if !known.by_server_key {
+        let detail = "the environment document needs a server key (`ser.…`)";
+        return Err(Detail(StatusCode::FORBIDDEN, detail.to_owned()));
+    }
+    let set = door.set(&known).await?;
+    let modified = last_modified(set.stamp.updated_at.seconds(), now_micros());
+    let since = headers
+        .get(IF_MODIFIED_SINCE)
+        .and_then(|value| value.to_str().ok())
+        .and_then(|value| httpdate::parse_http_date(value).ok());
+    let mut response = if since.is_some_and(|since| since >= modified) {
+        let mut response = StatusCode::NOT_MODIFIED.into_response();
+        own(response.headers_mut(), &set);
+        response
+    } else {
+        respond(&headers, &set, &set.document, PRIVATE)
+    };
+    if let Ok(value) = HeaderValue::try_from(httpdate::fmt_http_date(modified)) {
+        response.headers_mut().insert(LAST_MODIFIED, value);
+    }
+    Ok(response)
+}
+
+/// The time that a poller sends back. It has whole seconds: in the second of a change another one
+/// may follow and would look the same. Until that second is over, the time is put one back, so that
+/// the next poll gets the document again.
+fn last_modified(updated_at: i64, now_micros: i64) -> std::time::SystemTime {
+    let over = now_micros.div_euclid(1_000_000) > updated_at;
+    let seconds = u64::try_from(if over { updated_at } else { updated_at - 1 }).unwrap_or(0);
+    std::time::UNIX_EPOCH + std::time::Duration::from_secs(seconds)
+}
+
+pub(super) async fn analytics(
+    State(door): State<Flagsmith>,
+    limits: BodyLimits,
+    request: Request,
+) -> Result<StatusCode, Detail> {
+    let known = door.known(request.headers())?;
+    let set = door.set(&known).await?;
+    let bytes = limits.read(request.into_body()).await?;
+    let counts: serde_json::Map<String, serde_json::Value> = parse_json(&bytes)?;
+    for (key, count) in &counts {
+        // Flagsmith skips what it does not know; so SDKs send whatever was asked for.
+        if let Some(count) = count.as_u64().filter(|_| set.single(key).is_some()) {
+            door.evaluations.add(known.id, key, count);
+        }
+    }
+    Ok(StatusCode::OK)
+}
+
+/// Headers of an answer that is made for one request.
+fn own(headers: &mut HeaderMap, set: &FlagSet) {
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    headers.insert(CACHE_CONTROL, HeaderValue::from_static("private, no-store"));
+    headers.insert(UPDATED_AT, set.updated_at.clone());
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::{Duration, UNIX_EPOCH};
+
+    use super::*;
+
+    #[test]
+    fn two_changes_within_a_second_are_told_apart() {
+        let at = |seconds: u64| UNIX_EPOCH + Duration::from_secs(seconds);
+        assert_eq!(
+            last_modified(100, 100_900_000),
+            at(99),
+            "the second is not over"
+        );
+        assert_eq!(last_modified(100, 101_000_000), at(100));
+    }
+}

@@ -1,0 +1,29 @@
+//! The doors: each translates HTTP to the parts below it, and nothing else.
+//!
+//! [`serve`] drives connections; [`router`] is the table of all routes; [`errors`] is the only place
+//! that turns a failure into a status. One file or folder per door: `sdk` (our reads), `flagsmith`
+//! (Flagsmith's reads), `sse` (streams), `admin` (management), `dashboard` (the page), `ops`
+//! (operators).
+
+pub mod admin;
+mod caller;
+mod cors;
+mod dashboard;
+mod errors;
+mod flagsmith;
+mod listener;
+mod ops;
+mod request;
+mod router;
+mod sdk;
+mod shared;
+mod sse;
+
+pub use admin::{Admin, openapi};
+pub use flagsmith::{Evaluations, Flagsmith};
+pub use listener::{Connections, bind, serve};
+pub use ops::Ops;
+pub use request::BodyLimits;
+pub use router::{Doors, ops_router, router};
+pub use sdk::Sdk;
+pub use sse::Sse;

@@ -1,0 +1,102 @@
+//! What doors take from a request: who is asking, a bounded body, a query.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use axum::body::Body;
+use axum::extract::{FromRequestParts, Query};
+use bytes::Bytes;
+use http::request::Parts;
+use http_body_util::{BodyExt as _, LengthLimitError, Limited};
+use serde::de::DeserializeOwned;
+
+use super::errors::Problem;
+
+/// The other end of the connection.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Peer(pub(super) SocketAddr);
+
+/// Size and time of a request's body.
+#[derive(Clone, Copy, Debug)]
+pub struct BodyLimits {
+    /// Bytes.
+    pub bytes: usize,
+    /// From its first byte to its last.
+    pub timeout: Duration,
+}
+
+impl<S: Sync> FromRequestParts<S> for Peer {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Problem> {
+        parts
+            .extensions
+            .get::<Self>()
+            .copied()
+            .ok_or_else(Problem::internal)
+    }
+}
+
+impl<S: Sync> FromRequestParts<S> for BodyLimits {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Problem> {
+        parts
+            .extensions
+            .get::<Self>()
+            .copied()
+            .ok_or_else(Problem::internal)
+    }
+}
+
+impl BodyLimits {
+    /// Reads a whole body within the limits.
+    pub(super) async fn read(self, body: Body) -> Result<Bytes, Problem> {
+        let read = Limited::new(body, self.bytes).collect();
+        match tokio::time::timeout(self.timeout, read).await {
+            Err(_) => Err(Problem::body_too_slow(self.timeout)),
+            Ok(Ok(collected)) => Ok(collected.to_bytes()),
+            Ok(Err(error)) if error.is::<LengthLimitError>() => {
+                Err(Problem::body_too_large(self.bytes))
+            }
+            Ok(Err(_)) => Err(Problem::malformed_json("the body ended early".to_owned())),
+        }
+    }
+}
+
+/// Reads JSON; an error names the field and what it should be.
+pub(super) fn parse_json<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Problem> {
+    let mut json = serde_json::Deserializer::from_slice(bytes);
+    let parsed = serde_path_to_error::deserialize(&mut json).map_err(|error| {
+        let path = error.path().to_string();
+        let inner = error.into_inner();
+        if inner.is_data() {
+            let place = if path == "." {
+                String::new()
+            } else {
+                format!("`{path}`: ")
+            };
+            Problem::invalid_field(format!("{place}{inner}"))
+        } else {
+            Problem::malformed_json(format!("the body is not JSON: {inner}"))
+        }
+    })?;
+    json.end().map_err(|error| {
+        Problem::malformed_json(format!("the body goes on after its end: {error}"))
+    })?;
+    Ok(parsed)
+}
+
+/// The query, read into `T`; unknown or malformed parameters are refused.
+#[derive(Debug)]
+pub(super) struct Params<T>(pub(super) T);
+
+impl<S: Sync, T: DeserializeOwned> FromRequestParts<S> for Params<T> {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Problem> {
+        Query::try_from_uri(&parts.uri)
+            .map(|Query(params)| Self(params))
+            .map_err(|error| Problem::invalid_query(error.to_string()))
+    }
+}

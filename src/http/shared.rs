@@ -1,0 +1,100 @@
+//! Answers with a shared body: encoding, validators and cache headers, without copying a byte.
+
+use axum::response::{IntoResponse as _, Response};
+use http::header::{
+    ACCEPT_ENCODING, CACHE_CONTROL, CONTENT_ENCODING, CONTENT_TYPE, ETAG, IF_NONE_MATCH, VARY,
+};
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
+
+use crate::flagset::{Body, Encoding, FlagSet};
+
+/// The instant of the state that an answer shows. SDKs compare it with the ping's.
+pub(super) const UPDATED_AT: HeaderName =
+    HeaderName::from_static("x-flagsmith-document-updated-at");
+
+/// How an answer may be kept.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Keeping {
+    /// `Cache-Control`.
+    pub(super) cache_control: &'static str,
+    /// `Vary`.
+    pub(super) vary: &'static str,
+}
+
+/// Answers with a body of `set`, or with 304 when the client holds it.
+pub(super) fn respond(
+    request: &HeaderMap,
+    set: &FlagSet,
+    body: &Body,
+    keeping: Keeping,
+) -> Response {
+    let mut response = if holds(request, &set.etag) {
+        StatusCode::NOT_MODIFIED.into_response()
+    } else {
+        let wanted = request
+            .get(ACCEPT_ENCODING)
+            .and_then(|accept| accept.to_str().ok())
+            .map_or(Encoding::Identity, Encoding::negotiate);
+        let (bytes, encoding) = body.encoded(wanted);
+        let mut response = bytes.into_response();
+        let headers = response.headers_mut();
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        let named = match encoding {
+            Encoding::Identity => None,
+            Encoding::Gzip => Some("gzip"),
+            Encoding::Brotli => Some("br"),
+        };
+        if let Some(name) = named {
+            headers.insert(CONTENT_ENCODING, HeaderValue::from_static(name));
+        }
+        response
+    };
+    let headers = response.headers_mut();
+    headers.insert(ETAG, set.etag.clone());
+    headers.insert(UPDATED_AT, set.updated_at.clone());
+    headers.insert(
+        CACHE_CONTROL,
+        HeaderValue::from_static(keeping.cache_control),
+    );
+    headers.insert(VARY, HeaderValue::from_static(keeping.vary));
+    response
+}
+
+/// Whether `If-None-Match` names the tag. Compared weakly, as RFC 9110 says; a list and `*` count.
+fn holds(request: &HeaderMap, etag: &HeaderValue) -> bool {
+    let opaque = |tag: &str| {
+        tag.trim()
+            .trim_start_matches("W/")
+            .trim_matches('"')
+            .to_owned()
+    };
+    let Ok(ours) = etag.to_str().map(opaque) else {
+        return false;
+    };
+    request
+        .get_all(IF_NONE_MATCH)
+        .iter()
+        .filter_map(|value| value.to_str().ok())
+        .any(|list| {
+            list.split(',')
+                .any(|tag| tag.trim() == "*" || opaque(tag) == ours)
+        })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_tag_is_compared_weakly_and_in_lists() {
+        let etag = HeaderValue::from_static("W/\"key.42\"");
+        let asks = |value: &'static str| {
+            let mut headers = HeaderMap::new();
+            headers.insert(IF_NONE_MATCH, HeaderValue::from_static(value));
+            holds(&headers, &etag)
+        };
+        assert!(asks("W/\"key.42\"") && asks("\"key.42\"") && asks("*"));
+        assert!(asks("\"a\", W/\"key.42\""));
+        assert!(!asks("W/\"key.41\"") && !holds(&HeaderMap::new(), &etag));
+    }
+}

@@ -1,0 +1,22 @@
+//! Flagcast: a real-time push gateway for feature flags.
+//!
+//! ```text
+//! management API ─▶ store: flag + revision + change event, in ONE transaction
+//!                     │
+//!                     └─ change feed ─▶ flag sets (rendered once per revision)
+//!                                          └─▶ hub ─▶ streams ─▶ clients ─▶ refetch ─▶ flag sets
+//! ```
+//!
+//! The folders are the stations of that picture, and dependencies point down:
+//! `main → app → http → {stream, flagset, store} → {model, config, metrics, shutdown}`.
+//! `docs/ARCHITECTURE.md` walks through it.
+
+pub mod app;
+pub mod config;
+pub mod flagset;
+pub mod http;
+pub mod metrics;
+pub mod model;
+pub mod shutdown;
+pub mod store;
+pub mod stream;

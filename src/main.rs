@@ -1,0 +1,159 @@
+//! The process: parses the command line, loads settings, starts logging, runs a command, and turns
+//! its failure into one clear line and an exit code.
+
+mod cli;
+
+use std::io::IsTerminal as _;
+use std::process::ExitCode;
+
+use clap::Parser as _;
+use flagcast::app::{App, create_token};
+use flagcast::config::{ConfigError, DEFAULT_FILE, Loaded, LogFormat, LogLevel, Settings};
+use flagcast::model::{Role, Scope};
+use flagcast::store::Store;
+use tracing_subscriber::EnvFilter;
+
+use cli::{Cli, Command, ConfigArgs, ServeArgs, TokenArgs, TokenCommand};
+
+/// Usage or configuration error (`EX_USAGE` of sysexits).
+const EXIT_USAGE: u8 = 64;
+
+/// Longest wait for the local instance in `healthcheck`.
+const HEALTHCHECK_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(3);
+
+fn main() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => {
+            // `--help` and `--version` come this way, too, and are no errors.
+            let code = if error.use_stderr() { EXIT_USAGE } else { 0 };
+            drop(error.print());
+            return ExitCode::from(code);
+        }
+    };
+    match run(cli) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("flagcast: {error:#}");
+            let usage = error.is::<ConfigError>();
+            ExitCode::from(if usage { EXIT_USAGE } else { 1 })
+        }
+    }
+}
+
+fn run(cli: Cli) -> anyhow::Result<()> {
+    let load = || Loaded::load(cli.config.as_deref(), std::env::vars());
+    match cli.command.unwrap_or(Command::Serve(ServeArgs::default())) {
+        Command::Serve(args) => {
+            let settings = load()?.settings;
+            start_logging(&settings);
+            block_on(async { App::build(settings, !args.no_demo).await?.run().await })
+        }
+        Command::Config(args) => {
+            print_config(&args, load)?;
+            Ok(())
+        }
+        Command::Token(TokenArgs {
+            command: TokenCommand::Create(args),
+        }) => {
+            let settings = load()?.settings;
+            block_on(print_new_token(&settings, args))
+        }
+        Command::Healthcheck => {
+            let settings = load()?.settings;
+            block_on(check_health(&settings))
+        }
+    }
+}
+
+fn block_on<F: Future<Output = anyhow::Result<()>>>(work: F) -> anyhow::Result<()> {
+    tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()?
+        .block_on(work)
+}
+
+/// Logs go to standard error: standard output belongs to what a command answers.
+fn start_logging(settings: &Settings) {
+    let level = match settings.log.level {
+        LogLevel::Error => "error",
+        LogLevel::Warn => "warn",
+        LogLevel::Info => "info",
+        LogLevel::Debug => "debug",
+        LogLevel::Trace => "trace",
+    };
+    // sqlx logs every statement at debug; that is for its own developers.
+    let filter = EnvFilter::new(format!("{level},sqlx=warn,hyper=warn"));
+    let text = match settings.log.format {
+        LogFormat::Auto => std::io::stderr().is_terminal(),
+        LogFormat::Text => true,
+        LogFormat::Json => false,
+    };
+    let builder = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr);
+    if text {
+        builder
+            .with_ansi(std::io::stderr().is_terminal())
+            .with_target(false)
+            .init();
+    } else {
+        builder
+            .json()
+            .flatten_event(true)
+            .with_current_span(false)
+            .with_span_list(false)
+            .init();
+    }
+}
+
+#[expect(clippy::print_stdout, reason = "this is the answer")]
+fn print_config(
+    args: &ConfigArgs,
+    load: impl FnOnce() -> Result<Loaded, ConfigError>,
+) -> Result<(), ConfigError> {
+    if args.default {
+        print!("{DEFAULT_FILE}");
+    } else {
+        print!("{}", load()?);
+    }
+    Ok(())
+}
+
+#[expect(clippy::print_stdout, reason = "this is the answer")]
+async fn print_new_token(settings: &Settings, args: cli::NewTokenArgs) -> anyhow::Result<()> {
+    let role = match args.role {
+        cli::RoleArg::Admin => Role::Admin,
+        cli::RoleArg::Editor => Role::Editor,
+        cli::RoleArg::Viewer => Role::Viewer,
+    };
+    let scope = Scope {
+        project: args.project,
+        environment: args.environment,
+    };
+    let store = Store::open(&settings.store).await?;
+    let named = (args.name.as_str(), role);
+    let created = create_token(&store, named, &scope, &settings.limits, "token create").await?;
+    store.close().await;
+    println!("{}", created.secret.expose());
+    Ok(())
+}
+
+async fn check_health(settings: &Settings) -> anyhow::Result<()> {
+    let listen = settings
+        .server
+        .ops_listen
+        .replace("0.0.0.0", "127.0.0.1")
+        .replace("[::]", "[::1]");
+    let client = reqwest::Client::builder()
+        .timeout(HEALTHCHECK_TIMEOUT)
+        .no_proxy()
+        .build()?;
+    let answer = client.get(format!("http://{listen}/readyz")).send().await?;
+    anyhow::ensure!(
+        answer.status().is_success(),
+        "not ready: {}",
+        answer.text().await?.trim()
+    );
+    Ok(())
+}

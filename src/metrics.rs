@@ -1,0 +1,411 @@
+//! Every metric once: its name, its unit and what it tells an operator.
+//!
+//! Parts get a handle to what they measure; nothing else in the program names a metric. Labels have
+//! few values: no client, address or environment is one.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use dashmap::DashMap;
+use metrics::{Counter, Gauge, Histogram, Key, KeyName, Label, Level, Metadata, Recorder, Unit};
+use metrics_exporter_prometheus::{
+    Matcher, PrometheusBuilder, PrometheusHandle, PrometheusRecorder,
+};
+
+/// Bounds of request durations, in seconds: those that OpenTelemetry recommends for HTTP.
+const REQUEST_BOUNDS: [f64; 14] = [
+    0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0,
+];
+
+/// Bounds of the time from commit to ping: the promise is a moment, so the fine part is small.
+const PING_BOUNDS: [f64; 12] = [
+    0.000_5, 0.001, 0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0,
+];
+
+const METADATA: Metadata<'static> = Metadata::new("flagcast", Level::INFO, None);
+
+/// The metrics of a process.
+#[derive(Clone, Debug)]
+pub struct Metrics {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    recorder: PrometheusRecorder,
+    handle: PrometheusHandle,
+    requests: DashMap<String, DashMap<(&'static str, u16), Histogram>>,
+}
+
+impl std::fmt::Debug for Inner {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Inner").finish_non_exhaustive()
+    }
+}
+
+/// What the hub and its streams measure.
+#[derive(Clone, Debug)]
+pub struct StreamMetrics {
+    metrics: Metrics,
+    /// Changes told to subscribers, one for each change of an environment.
+    pub pings: Counter,
+    /// Second pings.
+    pub echoes: Counter,
+    /// Ping frames handed to connections.
+    pub frames: Counter,
+    /// From the commit of a change to its ping.
+    pub change_to_ping: Histogram,
+}
+
+/// What the flag sets measure.
+#[derive(Clone, Debug)]
+pub struct FlagSetMetrics {
+    /// Flag sets rendered.
+    pub builds: Counter,
+    /// Flag sets dropped because memory was short.
+    pub evictions: Counter,
+    /// Memory that rendered flag sets hold.
+    pub bytes: Gauge,
+}
+
+/// What the change feed measures.
+#[derive(Clone, Debug)]
+pub struct FeedMetrics {
+    /// Age of the oldest change that is not told yet.
+    pub lag: Gauge,
+    /// Reads of the feed that failed.
+    pub errors: Counter,
+}
+
+/// What the evaluation counter measures.
+#[derive(Clone, Debug)]
+pub struct AnalyticsMetrics {
+    /// Evaluations that SDKs reported.
+    pub evaluations: Counter,
+    /// Evaluations that could not be kept.
+    pub dropped: Counter,
+}
+
+/// What the listener measures.
+#[derive(Clone, Debug)]
+pub struct ListenerMetrics {
+    /// Open connections.
+    pub connections: Gauge,
+    /// Accepted connections.
+    pub accepts: Counter,
+    /// Connections that ended with an error: bad requests, timeouts, resets.
+    pub errors: Counter,
+}
+
+/// Counts one up, and down again when dropped.
+#[derive(Debug)]
+pub struct GaugeGuard(Gauge);
+
+impl GaugeGuard {
+    /// Counts one up.
+    #[must_use]
+    pub fn new(gauge: Gauge) -> Self {
+        gauge.increment(1.0);
+        Self(gauge)
+    }
+}
+
+impl Drop for GaugeGuard {
+    fn drop(&mut self) {
+        self.0.decrement(1.0);
+    }
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Metrics {
+    /// Makes the recorder and describes every metric.
+    #[must_use]
+    pub fn new() -> Self {
+        let bounds = |builder: PrometheusBuilder, name: &str, bounds: &[f64]| {
+            let matcher = Matcher::Full(name.to_owned());
+            builder
+                .set_buckets_for_metric(matcher, bounds)
+                .unwrap_or_default()
+        };
+        let builder = PrometheusBuilder::new();
+        let builder = bounds(
+            builder,
+            "flagcast_http_request_duration_seconds",
+            &REQUEST_BOUNDS,
+        );
+        let builder = bounds(builder, "flagcast_change_to_ping_seconds", &PING_BOUNDS);
+        let recorder = builder.build_recorder();
+        let handle = recorder.handle();
+        let metrics = Self {
+            inner: Arc::new(Inner {
+                recorder,
+                handle,
+                requests: DashMap::new(),
+            }),
+        };
+        metrics.describe();
+        let labels = [("version", env!("CARGO_PKG_VERSION").to_owned())];
+        metrics.gauge("flagcast_build_info", &labels).set(1.0);
+        metrics
+    }
+
+    /// The text that Prometheus scrapes.
+    #[must_use]
+    pub fn render(&self) -> String {
+        self.inner.handle.render()
+    }
+
+    /// Folds recorded samples into buckets. Without it they pile up until the next scrape.
+    pub fn upkeep(&self) {
+        self.inner.handle.run_upkeep();
+    }
+
+    /// Records a request that was answered.
+    pub fn request(&self, route: &str, method: &'static str, status: u16, duration: Duration) {
+        let key = (method, status);
+        if let Some(histogram) = self
+            .inner
+            .requests
+            .get(route)
+            .and_then(|by| by.get(&key).map(|histogram| histogram.clone()))
+        {
+            histogram.record(duration);
+            return;
+        }
+        let labels = [
+            ("route", route.to_owned()),
+            ("method", method.to_owned()),
+            ("status", status.to_string()),
+        ];
+        let histogram = self.histogram("flagcast_http_request_duration_seconds", &labels);
+        histogram.record(duration);
+        self.inner
+            .requests
+            .entry(route.to_owned())
+            .or_default()
+            .insert(key, histogram);
+    }
+
+    /// Counts that a limit of the settings took effect.
+    pub fn limit_hit(&self, limit: &'static str) {
+        self.counter("flagcast_limit_hits_total", &[("limit", limit.to_owned())])
+            .increment(1);
+    }
+
+    /// Handles for the hub and its streams.
+    #[must_use]
+    pub fn stream(&self) -> StreamMetrics {
+        StreamMetrics {
+            metrics: self.clone(),
+            pings: self.counter("flagcast_pings_total", &[]),
+            echoes: self.counter("flagcast_echoes_total", &[]),
+            frames: self.counter("flagcast_ping_frames_total", &[]),
+            change_to_ping: self.histogram("flagcast_change_to_ping_seconds", &[]),
+        }
+    }
+
+    /// Handles for the flag sets.
+    #[must_use]
+    pub fn flagset(&self) -> FlagSetMetrics {
+        FlagSetMetrics {
+            builds: self.counter("flagcast_flagset_builds_total", &[]),
+            evictions: self.counter("flagcast_flagset_evictions_total", &[]),
+            bytes: self.gauge("flagcast_flagset_bytes", &[]),
+        }
+    }
+
+    /// Handles for the change feed.
+    #[must_use]
+    pub fn feed(&self) -> FeedMetrics {
+        FeedMetrics {
+            lag: self.gauge("flagcast_change_feed_lag_seconds", &[]),
+            errors: self.counter("flagcast_change_feed_errors_total", &[]),
+        }
+    }
+
+    /// Handles for the evaluation counter.
+    #[must_use]
+    pub fn analytics(&self) -> AnalyticsMetrics {
+        AnalyticsMetrics {
+            evaluations: self.counter("flagcast_evaluations_total", &[]),
+            dropped: self.counter("flagcast_evaluations_dropped_total", &[]),
+        }
+    }
+
+    /// Handles for one of the listeners.
+    #[must_use]
+    pub fn listener(&self, name: &'static str) -> ListenerMetrics {
+        let labels = [("listener", name.to_owned())];
+        ListenerMetrics {
+            connections: self.gauge("flagcast_connections_open", &labels),
+            accepts: self.counter("flagcast_connections_total", &labels),
+            errors: self.counter("flagcast_connection_errors_total", &labels),
+        }
+    }
+
+    fn describe(&self) {
+        let recorder = &self.inner.recorder;
+        let name = |name: &'static str| KeyName::from_const_str(name);
+        for (metric, unit, text) in COUNTERS {
+            recorder.describe_counter(name(metric), unit, text.into());
+        }
+        for (metric, unit, text) in GAUGES {
+            recorder.describe_gauge(name(metric), unit, text.into());
+        }
+        for (metric, unit, text) in HISTOGRAMS {
+            recorder.describe_histogram(name(metric), unit, text.into());
+        }
+    }
+
+    fn counter(&self, name: &'static str, labels: &[(&'static str, String)]) -> Counter {
+        self.inner
+            .recorder
+            .register_counter(&key(name, labels), &METADATA)
+    }
+
+    fn gauge(&self, name: &'static str, labels: &[(&'static str, String)]) -> Gauge {
+        self.inner
+            .recorder
+            .register_gauge(&key(name, labels), &METADATA)
+    }
+
+    fn histogram(&self, name: &'static str, labels: &[(&'static str, String)]) -> Histogram {
+        self.inner
+            .recorder
+            .register_histogram(&key(name, labels), &METADATA)
+    }
+}
+
+impl StreamMetrics {
+    /// Counts an open stream until the guard is dropped.
+    #[must_use]
+    pub fn open(&self, dialect: &'static str, contract: &'static str) -> GaugeGuard {
+        let labels = [
+            ("dialect", dialect.to_owned()),
+            ("contract", contract.to_owned()),
+        ];
+        GaugeGuard::new(self.metrics.gauge("flagcast_streams_open", &labels))
+    }
+
+    /// Counts the end of a stream.
+    pub fn ended(&self, reason: &'static str) {
+        let labels = [("reason", reason.to_owned())];
+        self.metrics
+            .counter("flagcast_stream_ends_total", &labels)
+            .increment(1);
+    }
+
+    /// Counts a stream that a limit refused.
+    pub fn refused(&self, limit: &'static str) {
+        self.metrics.limit_hit(limit);
+    }
+}
+
+const COUNTERS: [(&str, Option<Unit>, &str); 13] = [
+    (
+        "flagcast_pings_total",
+        None,
+        "Changes told to the subscribers of an environment.",
+    ),
+    ("flagcast_echoes_total", None, "Second pings of a change."),
+    (
+        "flagcast_ping_frames_total",
+        None,
+        "Ping frames handed to connections.",
+    ),
+    (
+        "flagcast_stream_ends_total",
+        None,
+        "Streams that ended, by reason.",
+    ),
+    (
+        "flagcast_limit_hits_total",
+        None,
+        "Requests that a limit of the settings refused.",
+    ),
+    ("flagcast_flagset_builds_total", None, "Flag sets rendered."),
+    (
+        "flagcast_flagset_evictions_total",
+        None,
+        "Flag sets dropped to save memory.",
+    ),
+    (
+        "flagcast_change_feed_errors_total",
+        None,
+        "Reads of the change feed that failed.",
+    ),
+    (
+        "flagcast_evaluations_total",
+        None,
+        "Flag evaluations that SDKs reported.",
+    ),
+    (
+        "flagcast_evaluations_dropped_total",
+        None,
+        "Reported evaluations that were not kept.",
+    ),
+    ("flagcast_connections_total", None, "Connections accepted."),
+    (
+        "flagcast_connection_errors_total",
+        None,
+        "Connections that ended with an error.",
+    ),
+    (
+        "flagcast_logins_refused_total",
+        None,
+        "Requests with a missing or wrong token.",
+    ),
+];
+
+const GAUGES: [(&str, Option<Unit>, &str); 5] = [
+    ("flagcast_streams_open", None, "Event streams open now."),
+    ("flagcast_connections_open", None, "Connections open now."),
+    (
+        "flagcast_flagset_bytes",
+        Some(Unit::Bytes),
+        "Memory held by rendered flag sets.",
+    ),
+    (
+        "flagcast_change_feed_lag_seconds",
+        Some(Unit::Seconds),
+        "Age of the oldest untold change.",
+    ),
+    (
+        "flagcast_build_info",
+        None,
+        "Always 1; the labels tell the version.",
+    ),
+];
+
+const HISTOGRAMS: [(&str, Option<Unit>, &str); 2] = [
+    (
+        "flagcast_change_to_ping_seconds",
+        Some(Unit::Seconds),
+        "From commit to ping.",
+    ),
+    (
+        "flagcast_http_request_duration_seconds",
+        Some(Unit::Seconds),
+        "From a request's head to its answer's head; a stream counts until its head.",
+    ),
+];
+
+fn key(name: &'static str, labels: &[(&'static str, String)]) -> Key {
+    let labels: Vec<Label> = labels
+        .iter()
+        .map(|(name, value)| Label::new(*name, value.clone()))
+        .collect();
+    Key::from_parts(name, labels)
+}
+
+impl Metrics {
+    /// Counts a management request without a valid token.
+    pub fn login_refused(&self) {
+        self.counter("flagcast_logins_refused_total", &[])
+            .increment(1);
+    }
+}

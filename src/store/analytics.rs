@@ -1,0 +1,79 @@
+//! Evaluation counts: how often SDKs say they evaluated a flag, for each day.
+
+use sqlx::Row as _;
+
+use super::{Store, StoreError, counter, signed};
+use crate::model::{EnvironmentId, FeatureId};
+
+/// Evaluations to be added to a day.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EvaluationCount {
+    /// Where the flag was evaluated.
+    pub environment_id: EnvironmentId,
+    /// Key of the feature, as the SDK sent it.
+    pub feature_key: String,
+    /// The day, `2026-01-31`.
+    pub day: String,
+    /// How often.
+    pub count: u64,
+}
+
+/// Evaluations of one flag on one day.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DayCount {
+    /// The day, `2026-01-31`.
+    pub day: String,
+    /// How often.
+    pub count: u64,
+}
+
+impl Store {
+    /// Adds counts in one transaction. Those of flags that do not exist (any more) are left out.
+    pub async fn add_evaluations(&self, counts: &[EvaluationCount]) -> Result<(), StoreError> {
+        let mut tx = self.writer.begin_with("BEGIN IMMEDIATE").await?;
+        for added in counts {
+            sqlx::query(
+                "INSERT INTO evaluation_counts (environment_id, feature_id, day, count) \
+                 SELECT s.environment_id, s.feature_id, $1, $2 \
+                 FROM flags s JOIN features f ON f.id = s.feature_id \
+                 WHERE s.environment_id = $3 AND f.folded_key = $4 \
+                 ON CONFLICT (environment_id, feature_id, day) \
+                 DO UPDATE SET count = evaluation_counts.count + excluded.count",
+            )
+            .bind(&added.day)
+            .bind(signed(added.count))
+            .bind(added.environment_id.0)
+            .bind(added.feature_key.to_ascii_lowercase())
+            .execute(&mut *tx)
+            .await?;
+        }
+        tx.commit().await?;
+        Ok(())
+    }
+
+    /// The days on which a flag was evaluated, newest first.
+    pub async fn evaluations(
+        &self,
+        environment: EnvironmentId,
+        feature: FeatureId,
+        limit: u32,
+    ) -> Result<Vec<DayCount>, StoreError> {
+        let rows = sqlx::query(
+            "SELECT day, count FROM evaluation_counts \
+             WHERE environment_id = $1 AND feature_id = $2 ORDER BY day DESC LIMIT $3",
+        )
+        .bind(environment.0)
+        .bind(feature.0)
+        .bind(i64::from(limit))
+        .fetch_all(&mut *self.reader().await?)
+        .await?;
+        rows.iter()
+            .map(|row| {
+                Ok(DayCount {
+                    day: row.try_get("day")?,
+                    count: counter(row.try_get("count")?),
+                })
+            })
+            .collect()
+    }
+}

@@ -1,0 +1,72 @@
+//! What can be wrong with a request to the store, in terms that a door can translate.
+
+use crate::model::Revision;
+
+/// Why the store did not do as asked. Nothing was written in any of these cases.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// There is no such row.
+    #[error("there is no {what} `{key}`")]
+    NotFound {
+        /// Kind of thing.
+        what: &'static str,
+        /// What it was asked for by.
+        key: String,
+    },
+    /// A row with this key exists.
+    #[error("{what} `{key}` exists already")]
+    AlreadyExists {
+        /// Kind of thing.
+        what: &'static str,
+        /// The key that is taken.
+        key: String,
+    },
+    /// A limit of the settings is reached.
+    #[error("there are {limit} {what} already; `limits.{setting}` allows no more")]
+    LimitReached {
+        /// Kind of thing, in the plural.
+        what: &'static str,
+        /// Key of the setting.
+        setting: &'static str,
+        /// Its value.
+        limit: u32,
+    },
+    /// The environment has moved on since the caller looked.
+    #[error("the environment is at revision {present}")]
+    RevisionConflict {
+        /// Where it is.
+        present: Revision,
+    },
+    /// An idempotency key came with another request before.
+    #[error("the idempotency key was used for another request")]
+    IdempotencyKeyReused,
+    /// A row that we wrote cannot be read.
+    #[error("the store is damaged: {0}")]
+    Damaged(String),
+    /// The schema cannot be brought up to date.
+    #[error("cannot bring the store's schema up to date: {0}")]
+    Migration(#[source] sqlx::migrate::MigrateError),
+    /// The database does not answer, or not in time.
+    #[error("the database does not answer: {0}")]
+    Unavailable(#[from] sqlx::Error),
+}
+
+impl StoreError {
+    pub(super) fn not_found(what: &'static str, key: &str) -> Self {
+        Self::NotFound {
+            what,
+            key: key.to_owned(),
+        }
+    }
+
+    /// Turns a violated unique rule into `AlreadyExists`.
+    pub(super) fn taken(error: sqlx::Error, what: &'static str, key: &str) -> Self {
+        match error.as_database_error() {
+            Some(database) if database.is_unique_violation() => Self::AlreadyExists {
+                what,
+                key: key.to_owned(),
+            },
+            _ => Self::Unavailable(error),
+        }
+    }
+}

@@ -1,0 +1,192 @@
+//! Flags: the states of features in environments, and the whole state of an environment.
+
+use serde_json::{Value as Json, json};
+use sqlx::any::AnyRow;
+use sqlx::{Connection as _, Row as _};
+
+use super::changes::Note;
+use super::environments::environment_of;
+use super::features::feature_of;
+use super::{Change, Connection, Store, StoreError, flag, json as json_column};
+use crate::model::{
+    Environment, EnvironmentId, EnvironmentState, FeatureDefaults, FeatureId, Flag, FlagValue,
+    Project,
+};
+
+/// What to change of a flag; what is absent stays.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct FlagUpdate {
+    /// On or off.
+    pub enabled: Option<bool>,
+    /// Its value.
+    pub value: Option<FlagValue>,
+}
+
+impl Store {
+    /// Everything about an environment, as of one instant: what a flag set is rendered from.
+    /// Nothing when it is gone or push-only.
+    pub async fn environment_state(
+        &self,
+        id: EnvironmentId,
+    ) -> Result<Option<EnvironmentState>, StoreError> {
+        let mut connection = self.reader().await?;
+        // One transaction: revision and flags must be of the same instant.
+        let mut tx = connection.begin().await?;
+        let row = sqlx::query(
+            "SELECT e.id, e.project_id, e.key, e.name, e.client_key, e.revision, e.updated_at, \
+             e.created_at, p.key AS project_key FROM environments e \
+             JOIN projects p ON p.id = e.project_id WHERE e.id = $1",
+        )
+        .bind(id.0)
+        .fetch_optional(&mut *tx)
+        .await?;
+        let Some(row) = row else { return Ok(None) };
+        let environment = environment_of(&row)?;
+        let project_key: String = row.try_get("project_key")?;
+        let project = super::projects::find(&mut tx, &project_key).await?;
+        let flags = list(&mut tx, id).await?;
+        tx.commit().await?;
+        Ok(Some(EnvironmentState {
+            environment,
+            project,
+            flags,
+        }))
+    }
+}
+
+impl Change {
+    /// The flag with this key, as this change sees it.
+    pub async fn flag(&mut self, environment: &Environment, key: &str) -> Result<Flag, StoreError> {
+        let row = sqlx::query(
+            "SELECT s.id AS state_id, s.uuid, s.enabled AS state_enabled, s.value AS state_value, \
+             f.id, f.key, f.description, f.tags, f.enabled, f.value, f.created_at \
+             FROM flags s JOIN features f ON f.id = s.feature_id \
+             WHERE s.environment_id = $1 AND f.key = $2",
+        )
+        .bind(environment.id.0)
+        .bind(key)
+        .fetch_optional(self.connection())
+        .await?
+        .ok_or_else(|| StoreError::not_found("feature", key))?;
+        flag_of(&row)
+    }
+
+    /// Changes a flag. What is asked for and already so makes no event.
+    pub async fn update_flag(
+        &mut self,
+        project: &Project,
+        environment: &Environment,
+        present: &Flag,
+        update: &FlagUpdate,
+    ) -> Result<Flag, StoreError> {
+        let updated = Flag {
+            enabled: update.enabled.unwrap_or(present.enabled),
+            value: update
+                .value
+                .clone()
+                .unwrap_or_else(|| present.value.clone()),
+            ..present.clone()
+        };
+        if updated == *present {
+            return Ok(updated);
+        }
+        sqlx::query("UPDATE flags SET enabled = $1, value = $2 WHERE id = $3")
+            .bind(i64::from(updated.enabled))
+            .bind(updated.value.to_json().to_string())
+            .bind(updated.state_id)
+            .execute(self.connection())
+            .await?;
+        let key = &updated.feature.key;
+        let note = Note::of_environment(project, environment, true, "flag.updated", key);
+        self.note(note.states(shown(present), shown(&updated)));
+        Ok(updated)
+    }
+
+    /// Copies the state of every flag of `from` to `to`, which belongs to the same project.
+    pub async fn copy_flags(
+        &mut self,
+        from: &Environment,
+        to: &Environment,
+    ) -> Result<(), StoreError> {
+        for flag in list(self.connection(), from.id).await? {
+            sqlx::query(
+                "UPDATE flags SET enabled = $1, value = $2 \
+                 WHERE environment_id = $3 AND feature_id = $4",
+            )
+            .bind(i64::from(flag.enabled))
+            .bind(flag.value.to_json().to_string())
+            .bind(to.id.0)
+            .bind(flag.feature.id.0)
+            .execute(self.connection())
+            .await?;
+        }
+        Ok(())
+    }
+
+    pub(super) async fn create_flag(
+        &mut self,
+        environment: &Environment,
+        feature: FeatureId,
+        defaults: &FeatureDefaults,
+    ) -> Result<(), StoreError> {
+        sqlx::query(
+            "INSERT INTO flags (environment_id, feature_id, uuid, enabled, value) \
+             VALUES ($1, $2, $3, $4, $5)",
+        )
+        .bind(environment.id.0)
+        .bind(feature.0)
+        .bind(uuid::Uuid::new_v4().to_string())
+        .bind(i64::from(defaults.enabled))
+        .bind(defaults.value.to_json().to_string())
+        .execute(self.connection())
+        .await?;
+        Ok(())
+    }
+
+    /// Gives a new environment every feature of its project in its default state.
+    pub(super) async fn fill_environment(
+        &mut self,
+        environment: &Environment,
+    ) -> Result<(), StoreError> {
+        let rows = sqlx::query(
+            "SELECT id, key, description, tags, enabled, value, created_at FROM features \
+             WHERE project_id = $1 ORDER BY id",
+        )
+        .bind(environment.project_id.map(|id| id.0))
+        .fetch_all(self.connection())
+        .await?;
+        for row in &rows {
+            let feature = feature_of(row)?;
+            self.create_flag(environment, feature.id, &feature.defaults)
+                .await?;
+        }
+        Ok(())
+    }
+}
+
+fn shown(flag: &Flag) -> Json {
+    json!({ "enabled": flag.enabled, "value": flag.value.to_json() })
+}
+
+async fn list(connection: &mut Connection, id: EnvironmentId) -> Result<Vec<Flag>, StoreError> {
+    let rows = sqlx::query(
+        "SELECT s.id AS state_id, s.uuid, s.enabled AS state_enabled, s.value AS state_value, \
+         f.id, f.key, f.description, f.tags, f.enabled, f.value, f.created_at \
+         FROM flags s JOIN features f ON f.id = s.feature_id \
+         WHERE s.environment_id = $1 ORDER BY f.key",
+    )
+    .bind(id.0)
+    .fetch_all(connection)
+    .await?;
+    rows.iter().map(flag_of).collect()
+}
+
+fn flag_of(row: &AnyRow) -> Result<Flag, StoreError> {
+    Ok(Flag {
+        feature: feature_of(row)?,
+        state_id: row.try_get("state_id")?,
+        state_uuid: row.try_get("uuid")?,
+        enabled: flag(row, "state_enabled")?,
+        value: json_column(row, "state_value")?,
+    })
+}

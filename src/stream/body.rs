@@ -1,0 +1,209 @@
+//! What one client reads: the present state, each change, heartbeats, and an end.
+
+use std::time::Duration;
+
+use async_stream::stream;
+use bytes::Bytes;
+use rand::RngExt as _;
+use tokio::time::{Instant, sleep_until};
+use tokio_stream::Stream;
+
+use super::frames;
+use super::hub::Subscription;
+use crate::shutdown::Shutdown;
+
+/// When a drain ends a stream, its client comes back within this time, in milliseconds: later than
+/// a restart takes, and not all at once.
+const DRAIN_RETRY_MS: std::ops::Range<u64> = 1_000..5_000;
+
+/// The times of one stream.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Pace {
+    /// Silence after which a heartbeat is due.
+    pub heartbeat: Duration,
+    /// Planned life; then the stream ends and the client comes back.
+    pub life: Duration,
+    /// Time over which a drain ends streams.
+    pub drain: Duration,
+}
+
+impl Pace {
+    /// The same pace with a life that differs by up to a fifth, so that streams which began
+    /// together do not end together.
+    #[must_use]
+    pub fn spread(self) -> Self {
+        let factor = rand::rng().random_range(0.8..1.2);
+        Self {
+            life: self.life.mul_f64(factor),
+            ..self
+        }
+    }
+}
+
+/// Yields what one client reads. Each item is one event or comment, whole.
+pub fn body(
+    subscription: Subscription,
+    pace: Pace,
+    shutdown: Shutdown,
+) -> impl Stream<Item = Bytes> + Send + 'static {
+    stream! {
+        let mut subscription = subscription;
+        let mut end = Instant::now() + pace.life;
+        let mut heartbeat = Instant::now() + pace.heartbeat;
+        let mut draining = false;
+        // The value at the time of joining counts as unseen: a change between the client's last
+        // read and this stream wakes nobody, so every stream begins with the present state.
+        subscription.newest.mark_changed();
+        let frames_sent = subscription.metrics.frames.clone();
+        if subscription.newest.borrow().ping.is_none() {
+            yield Bytes::from_static(frames::HELLO);
+        }
+        let reason = loop {
+            tokio::select! {
+                // Changes first: a stream that ends with a change at hand would lose a moment.
+                biased;
+                change = subscription.newest.changed(), if !subscription.is_silent() => {
+                    if change.is_err() {
+                        break "gone";
+                    }
+                    let newest = subscription.newest.borrow_and_update().clone();
+                    if newest.gone {
+                        break "gone";
+                    }
+                    if let Some((_, frame)) = newest.ping {
+                        frames_sent.increment(1);
+                        heartbeat = Instant::now() + pace.heartbeat;
+                        yield frame;
+                    }
+                }
+                () = shutdown.drained(), if !draining => {
+                    draining = true;
+                    end = end.min(Instant::now() + pace.drain.mul_f64(share()));
+                }
+                () = sleep_until(end) => {
+                    if draining {
+                        yield frames::goodbye(drain_retry());
+                        break "drain";
+                    }
+                    break "life";
+                }
+                () = sleep_until(heartbeat) => {
+                    heartbeat = Instant::now() + pace.heartbeat;
+                    yield Bytes::from_static(frames::HEARTBEAT);
+                }
+            }
+        };
+        subscription.end_reason = reason;
+    }
+}
+
+/// A random part of a whole.
+fn share() -> f64 {
+    rand::rng().random_range(0.0..1.0)
+}
+
+fn drain_retry() -> u64 {
+    rand::rng().random_range(DRAIN_RETRY_MS)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::pin::{Pin, pin};
+
+    use tokio_stream::StreamExt as _;
+
+    use super::*;
+    use crate::stream::hub::tests::{STAGING, hub, publish, subscribe};
+
+    const PACE: Pace = Pace {
+        heartbeat: Duration::from_secs(15),
+        life: Duration::from_secs(100),
+        drain: Duration::from_secs(10),
+    };
+
+    async fn next<S: Stream<Item = Bytes>>(body: &mut Pin<&mut S>) -> Option<String> {
+        body.next()
+            .await
+            .map(|frame| String::from_utf8(frame.to_vec()).unwrap())
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn it_begins_with_the_present_state_and_ends_when_its_life_is_over() {
+        let hub = hub();
+        publish(&hub, STAGING, 5);
+        let mut body = pin!(body(subscribe(&hub).unwrap(), PACE, Shutdown::default()));
+        assert_eq!(next(&mut body).await.unwrap(), "ping 5");
+        let began = Instant::now();
+        let mut heartbeats = 0;
+        while let Some(frame) = next(&mut body).await {
+            assert_eq!(frame, ":\n\n");
+            heartbeats += 1;
+        }
+        assert_eq!(heartbeats, 6, "every 15 s within 100 s");
+        assert_eq!(began.elapsed(), PACE.life);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_burst_becomes_one_ping_and_puts_the_heartbeat_off() {
+        let hub = hub();
+        publish(&hub, STAGING, 1);
+        let mut body = pin!(body(subscribe(&hub).unwrap(), PACE, Shutdown::default()));
+        assert_eq!(next(&mut body).await.unwrap(), "ping 1");
+        tokio::time::advance(Duration::from_secs(10)).await;
+        for revision in 2..=64 {
+            publish(&hub, STAGING, revision);
+        }
+        assert_eq!(next(&mut body).await.unwrap(), "ping 64");
+        let before = Instant::now();
+        assert_eq!(next(&mut body).await.unwrap(), ":\n\n");
+        assert_eq!(before.elapsed(), PACE.heartbeat);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_first_state_of_a_new_environment_follows_the_greeting() {
+        let hub = hub();
+        let mut body = pin!(body(subscribe(&hub).unwrap(), PACE, Shutdown::default()));
+        assert_eq!(next(&mut body).await.unwrap(), ": ok\n\n");
+        publish(&hub, STAGING, 1);
+        assert_eq!(next(&mut body).await.unwrap(), "ping 1");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_drain_says_when_to_come_back_and_ends_in_time() {
+        let hub = hub();
+        publish(&hub, STAGING, 1);
+        let shutdown = Shutdown::default();
+        let mut body = pin!(body(subscribe(&hub).unwrap(), PACE, shutdown.clone()));
+        assert_eq!(next(&mut body).await.unwrap(), "ping 1");
+        let began = Instant::now();
+        shutdown.drain();
+        let goodbye = next(&mut body).await.unwrap();
+        assert!(
+            goodbye.starts_with("retry: ") && goodbye.ends_with("\n\n"),
+            "{goodbye}"
+        );
+        assert_eq!(next(&mut body).await, None);
+        assert!(began.elapsed() <= PACE.drain);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_deleted_environment_ends_its_streams() {
+        let hub = hub();
+        publish(&hub, STAGING, 1);
+        let mut body = pin!(body(subscribe(&hub).unwrap(), PACE, Shutdown::default()));
+        assert_eq!(next(&mut body).await.unwrap(), "ping 1");
+        hub.remove(STAGING);
+        assert_eq!(next(&mut body).await, None);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_stream_of_an_unknown_key_lives_its_whole_life() {
+        let here = std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST);
+        let subscription = hub().subscribe_unknown(here).unwrap();
+        let mut body = pin!(body(subscription, PACE, Shutdown::default()));
+        let began = Instant::now();
+        assert_eq!(next(&mut body).await.unwrap(), ": ok\n\n");
+        while next(&mut body).await.is_some() {}
+        assert_eq!(began.elapsed(), PACE.life);
+    }
+}
