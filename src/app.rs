@@ -14,7 +14,7 @@ use std::time::Duration;
 use anyhow::Context as _;
 use tokio::net::TcpListener;
 
-use crate::config::Settings;
+use crate::config::{ConfigError, Settings};
 use crate::flagset::{Directory, FlagSets};
 use crate::http::{
     Admin, BodyLimits, Connections, Doors, Evaluations, Flagsmith, Ops, Sdk, Sse, bind, ops_router,
@@ -92,10 +92,7 @@ impl App {
         )
         .await?;
         let doors = Doors {
-            sdk: Sdk {
-                directory: Arc::clone(&directory),
-                flagsets: flagsets.clone(),
-            },
+            sdk: Sdk { directory: Arc::clone(&directory), flagsets: flagsets.clone() },
             flagsmith: Flagsmith {
                 directory: Arc::clone(&directory),
                 flagsets,
@@ -114,17 +111,7 @@ impl App {
             },
             admin: Admin::new(store.clone(), hub, limits.clone(), metrics.clone()),
         };
-        Ok(Self {
-            settings,
-            metrics,
-            store,
-            shutdown,
-            evaluations,
-            doors,
-            feed,
-            public,
-            ops,
-        })
+        Ok(Self { settings, metrics, store, shutdown, evaluations, doors, feed, public, ops })
     }
 
     /// Answers until a signal, then stops in order. A second signal ends it at once.
@@ -140,10 +127,7 @@ impl App {
         tracing::info!(%public, %ops, "listening");
 
         signals.next().await;
-        tracing::info!(
-            grace_seconds = grace.as_secs(),
-            "draining: no new connections"
-        );
+        tracing::info!(grace_seconds = grace.as_secs(), "draining: no new connections");
         shutdown.drain();
         let ended = tokio::select! {
             ended = shutdown.wait(grace) => ended,
@@ -166,17 +150,8 @@ impl App {
     }
 
     fn start(self, last: &Shutdown) {
-        let Self {
-            settings,
-            metrics,
-            store,
-            shutdown,
-            evaluations,
-            doors,
-            feed,
-            public,
-            ops,
-        } = self;
+        let Self { settings, metrics, store, shutdown, evaluations, doors, feed, public, ops } =
+            self;
         let limits = &settings.limits;
         let connections = Connections {
             max: limits.connections,
@@ -187,36 +162,18 @@ impl App {
                 timeout: Duration::from_secs(limits.body_seconds),
             },
         };
-        let ops_connections = Connections {
-            max: OPS_CONNECTIONS_MAX,
-            ..connections.clone()
-        };
-        let door = Ops {
-            metrics: metrics.clone(),
-            store: store.clone(),
-            shutdown: shutdown.clone(),
-        };
+        let ops_connections = Connections { max: OPS_CONNECTIONS_MAX, ..connections.clone() };
+        let door =
+            Ops { metrics: metrics.clone(), store: store.clone(), shutdown: shutdown.clone() };
         let ops_metrics = metrics.listener("ops");
-        last.spawn(serve(
-            ops,
-            ops_router(door),
-            ops_connections,
-            ops_metrics,
-            last.clone(),
-        ));
+        last.spawn(serve(ops, ops_router(door), ops_connections, ops_metrics, last.clone()));
         last.spawn(feed.run(last.clone()));
         last.spawn(keep_up(metrics.clone(), last.clone()));
         let flush = Duration::from_secs(settings.analytics.flush_seconds);
         last.spawn(write_counts(evaluations, store, flush, last.clone()));
         let public_metrics = metrics.listener("public");
         let router = router(doors, metrics);
-        shutdown.spawn(serve(
-            public,
-            router,
-            connections,
-            public_metrics,
-            shutdown.clone(),
-        ));
+        shutdown.spawn(serve(public, router, connections, public_metrics, shutdown.clone()));
     }
 }
 
@@ -225,7 +182,7 @@ fn listen(key: &str, address: &str) -> anyhow::Result<TcpListener> {
         .to_socket_addrs()
         .ok()
         .and_then(|mut addresses| addresses.next())
-        .with_context(|| format!("{key} must be host:port, not {address:?}"))?;
+        .ok_or_else(|| ConfigError::new(format!("{key} must be host:port, not {address:?}")))?;
     bind(resolved).with_context(|| {
         format!("cannot listen on {address} ({key}); is another instance running?")
     })

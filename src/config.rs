@@ -28,6 +28,14 @@ const TOKEN_LENGTH_MIN: usize = 24;
 #[error("{0}")]
 pub struct ConfigError(String);
 
+impl ConfigError {
+    /// For a value that only shows at its use that it cannot be used.
+    #[must_use]
+    pub fn new(message: String) -> Self {
+        Self(message)
+    }
+}
+
 /// All settings, by concern.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -195,14 +203,7 @@ impl Loaded {
                     .map_err(|rule| ConfigError(format!("{name} {rule}, not {text:?}")))?,
                 None => Value::String(text),
             };
-            overlay(
-                &mut rows,
-                &key,
-                Row {
-                    value,
-                    source: name,
-                },
-            )?;
+            overlay(&mut rows, &key, Row { value, source: name })?;
         }
         let settings: Settings = unflatten(&rows).try_into().map_err(refuse)?;
         settings.check()?;
@@ -216,11 +217,7 @@ impl fmt::Display for Loaded {
         for (key, row) in &self.rows {
             let secret = SECRET_KEYS.contains(&key.as_str());
             let empty = row.value.as_str().is_some_and(str::is_empty);
-            let shown = if secret && !empty {
-                "\"***\"".to_owned()
-            } else {
-                row.value.to_string()
-            };
+            let shown = if secret && !empty { "\"***\"".to_owned() } else { row.value.to_string() };
             writeln!(f, "{:<48} # {}", format!("{key} = {shown}"), row.source)?;
         }
         Ok(())
@@ -231,11 +228,7 @@ impl Settings {
     /// Rules that a type cannot express.
     fn check(&self) -> Result<(), ConfigError> {
         let rule = |holds: bool, text: &str| {
-            if holds {
-                Ok(())
-            } else {
-                Err(ConfigError(text.to_owned()))
-            }
+            if holds { Ok(()) } else { Err(ConfigError(text.to_owned())) }
         };
         let token = &self.auth.bootstrap_token;
         let key_is_safe = |secret: &Secret| secret.expose().bytes().all(|b| b.is_ascii_graphic());
@@ -296,17 +289,11 @@ fn flatten(table: &Table, source: &str) -> BTreeMap<String, Row> {
     for (section, value) in table {
         match value {
             Value::Table(keys) => rows.extend(keys.iter().map(|(key, value)| {
-                let row = Row {
-                    value: value.clone(),
-                    source: source.to_owned(),
-                };
+                let row = Row { value: value.clone(), source: source.to_owned() };
                 (format!("{section}.{key}"), row)
             })),
             other => {
-                let row = Row {
-                    value: other.clone(),
-                    source: source.to_owned(),
-                };
+                let row = Row { value: other.clone(), source: source.to_owned() };
                 rows.insert(section.clone(), row);
             }
         }
@@ -318,9 +305,7 @@ fn unflatten(rows: &BTreeMap<String, Row>) -> Table {
     let mut table = Table::new();
     for (path, row) in rows {
         let (section, key) = path.split_once('.').unwrap_or((path, ""));
-        let entry = table
-            .entry(section)
-            .or_insert_with(|| Value::Table(Table::new()));
+        let entry = table.entry(section).or_insert_with(|| Value::Table(Table::new()));
         if let Value::Table(keys) = entry {
             keys.insert(key.to_owned(), row.value.clone());
         }
@@ -367,16 +352,12 @@ fn article(value: &Value) -> &'static str {
 
 fn typed(like: &Value, text: &str) -> Result<Value, &'static str> {
     match like {
-        Value::Integer(_) => text
-            .trim()
-            .parse()
-            .map(Value::Integer)
-            .map_err(|_| "must be a whole number"),
-        Value::Boolean(_) => text
-            .trim()
-            .parse()
-            .map(Value::Boolean)
-            .map_err(|_| "must be true or false"),
+        Value::Integer(_) => {
+            text.trim().parse().map(Value::Integer).map_err(|_| "must be a whole number")
+        }
+        Value::Boolean(_) => {
+            text.trim().parse().map(Value::Boolean).map_err(|_| "must be true or false")
+        }
         _ => Ok(Value::String(text.to_owned())),
     }
 }
@@ -386,9 +367,7 @@ mod tests {
     use super::*;
 
     fn load(variables: &[(&str, &str)]) -> Result<Loaded, String> {
-        let variables = variables
-            .iter()
-            .map(|(k, v)| ((*k).to_owned(), (*v).to_owned()));
+        let variables = variables.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned()));
         Loaded::load(None, variables).map_err(|error| error.to_string())
     }
 
@@ -403,20 +382,13 @@ mod tests {
     fn a_variable_overrides_and_names_itself_as_the_source() {
         let loaded = load(&[("FLAGCAST_STREAM__ECHO_SECONDS", "0")]).unwrap();
         assert_eq!(loaded.settings.stream.echo_seconds, 0);
-        assert!(
-            loaded
-                .to_string()
-                .contains("# FLAGCAST_STREAM__ECHO_SECONDS")
-        );
+        assert!(loaded.to_string().contains("# FLAGCAST_STREAM__ECHO_SECONDS"));
     }
 
     #[test]
     fn an_unknown_key_is_refused_with_the_nearest() {
         let error = load(&[("FLAGCAST_SERVER__LISTENN", "x")]).unwrap_err();
-        assert!(
-            error.contains("`server.listenn`") && error.contains("`server.listen`"),
-            "{error}"
-        );
+        assert!(error.contains("`server.listenn`") && error.contains("`server.listen`"), "{error}");
     }
 
     #[test]
@@ -427,22 +399,13 @@ mod tests {
     #[test]
     fn wrong_types_and_rules_are_refused_by_name() {
         let error = load(&[("FLAGCAST_LIMITS__STREAMS", "many")]).unwrap_err();
-        assert!(
-            error.contains("FLAGCAST_LIMITS__STREAMS must be a whole number"),
-            "{error}"
-        );
+        assert!(error.contains("FLAGCAST_LIMITS__STREAMS must be a whole number"), "{error}");
         let error = load(&[("FLAGCAST_AUTH__BOOTSTRAP_TOKEN", "short")]).unwrap_err();
-        assert!(
-            error.contains("auth.bootstrap_token") && !error.contains("\"short\""),
-            "{error}"
-        );
+        assert!(error.contains("auth.bootstrap_token") && !error.contains("\"short\""), "{error}");
         let error = load(&[("FLAGCAST_LOG__LEVEL", "loud")]).unwrap_err();
         assert!(error.contains("loud") && error.contains("info"), "{error}");
         let error = load(&[("FLAGCAST_STORE__URL", "mysql://x")]).unwrap_err();
-        assert!(
-            error.contains("store.url must begin with sqlite://"),
-            "{error}"
-        );
+        assert!(error.contains("store.url must begin with sqlite://"), "{error}");
     }
 
     #[test]

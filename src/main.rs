@@ -53,9 +53,7 @@ fn run(cli: Cli) -> anyhow::Result<()> {
             print_config(&args, load)?;
             Ok(())
         }
-        Command::Token(TokenArgs {
-            command: TokenCommand::Create(args),
-        }) => {
+        Command::Token(TokenArgs { command: TokenCommand::Create(args) }) => {
             let settings = load()?.settings;
             block_on(print_new_token(&settings, args))
         }
@@ -67,10 +65,7 @@ fn run(cli: Cli) -> anyhow::Result<()> {
 }
 
 fn block_on<F: Future<Output = anyhow::Result<()>>>(work: F) -> anyhow::Result<()> {
-    tokio::runtime::Builder::new_multi_thread()
-        .enable_all()
-        .build()?
-        .block_on(work)
+    tokio::runtime::Builder::new_multi_thread().enable_all().build()?.block_on(work)
 }
 
 /// Logs go to standard error: standard output belongs to what a command answers.
@@ -89,21 +84,11 @@ fn start_logging(settings: &Settings) {
         LogFormat::Text => true,
         LogFormat::Json => false,
     };
-    let builder = tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(std::io::stderr);
+    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
     if text {
-        builder
-            .with_ansi(std::io::stderr().is_terminal())
-            .with_target(false)
-            .init();
+        builder.with_ansi(std::io::stderr().is_terminal()).with_target(false).init();
     } else {
-        builder
-            .json()
-            .flatten_event(true)
-            .with_current_span(false)
-            .with_span_list(false)
-            .init();
+        builder.json().flatten_event(true).with_current_span(false).with_span_list(false).init();
     }
 }
 
@@ -127,10 +112,7 @@ async fn print_new_token(settings: &Settings, args: cli::NewTokenArgs) -> anyhow
         cli::RoleArg::Editor => Role::Editor,
         cli::RoleArg::Viewer => Role::Viewer,
     };
-    let scope = Scope {
-        project: args.project,
-        environment: args.environment,
-    };
+    let scope = Scope { project: args.project, environment: args.environment };
     let store = Store::open(&settings.store).await?;
     let named = (args.name.as_str(), role);
     let created = create_token(&store, named, &scope, &settings.limits, "token create").await?;
@@ -140,20 +122,10 @@ async fn print_new_token(settings: &Settings, args: cli::NewTokenArgs) -> anyhow
 }
 
 async fn check_health(settings: &Settings) -> anyhow::Result<()> {
-    let listen = settings
-        .server
-        .ops_listen
-        .replace("0.0.0.0", "127.0.0.1")
-        .replace("[::]", "[::1]");
-    let client = reqwest::Client::builder()
-        .timeout(HEALTHCHECK_TIMEOUT)
-        .no_proxy()
-        .build()?;
+    let listen =
+        settings.server.ops_listen.replace("0.0.0.0", "127.0.0.1").replace("[::]", "[::1]");
+    let client = reqwest::Client::builder().timeout(HEALTHCHECK_TIMEOUT).no_proxy().build()?;
     let answer = client.get(format!("http://{listen}/readyz")).send().await?;
-    anyhow::ensure!(
-        answer.status().is_success(),
-        "not ready: {}",
-        answer.text().await?.trim()
-    );
+    anyhow::ensure!(answer.status().is_success(), "not ready: {}", answer.text().await?.trim());
     Ok(())
 }

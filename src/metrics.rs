@@ -13,14 +13,12 @@ use metrics_exporter_prometheus::{
 };
 
 /// Bounds of request durations, in seconds: those that OpenTelemetry recommends for HTTP.
-const REQUEST_BOUNDS: [f64; 14] = [
-    0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0,
-];
+const REQUEST_BOUNDS: [f64; 14] =
+    [0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0];
 
 /// Bounds of the time from commit to ping: the promise is a moment, so the fine part is small.
-const PING_BOUNDS: [f64; 12] = [
-    0.000_5, 0.001, 0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0,
-];
+const PING_BOUNDS: [f64; 12] =
+    [0.000_5, 0.001, 0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0];
 
 const METADATA: Metadata<'static> = Metadata::new("flagcast", Level::INFO, None);
 
@@ -127,26 +125,15 @@ impl Metrics {
     pub fn new() -> Self {
         let bounds = |builder: PrometheusBuilder, name: &str, bounds: &[f64]| {
             let matcher = Matcher::Full(name.to_owned());
-            builder
-                .set_buckets_for_metric(matcher, bounds)
-                .unwrap_or_default()
+            builder.set_buckets_for_metric(matcher, bounds).unwrap_or_default()
         };
         let builder = PrometheusBuilder::new();
-        let builder = bounds(
-            builder,
-            "flagcast_http_request_duration_seconds",
-            &REQUEST_BOUNDS,
-        );
+        let builder = bounds(builder, "flagcast_http_request_duration_seconds", &REQUEST_BOUNDS);
         let builder = bounds(builder, "flagcast_change_to_ping_seconds", &PING_BOUNDS);
         let recorder = builder.build_recorder();
         let handle = recorder.handle();
-        let metrics = Self {
-            inner: Arc::new(Inner {
-                recorder,
-                handle,
-                requests: DashMap::new(),
-            }),
-        };
+        let metrics =
+            Self { inner: Arc::new(Inner { recorder, handle, requests: DashMap::new() }) };
         metrics.describe();
         let labels = [("version", env!("CARGO_PKG_VERSION").to_owned())];
         metrics.gauge("flagcast_build_info", &labels).set(1.0);
@@ -183,17 +170,12 @@ impl Metrics {
         ];
         let histogram = self.histogram("flagcast_http_request_duration_seconds", &labels);
         histogram.record(duration);
-        self.inner
-            .requests
-            .entry(route.to_owned())
-            .or_default()
-            .insert(key, histogram);
+        self.inner.requests.entry(route.to_owned()).or_default().insert(key, histogram);
     }
 
     /// Counts that a limit of the settings took effect.
     pub fn limit_hit(&self, limit: &'static str) {
-        self.counter("flagcast_limit_hits_total", &[("limit", limit.to_owned())])
-            .increment(1);
+        self.counter("flagcast_limit_hits_total", &[("limit", limit.to_owned())]).increment(1);
     }
 
     /// Handles for the hub and its streams.
@@ -262,21 +244,15 @@ impl Metrics {
     }
 
     fn counter(&self, name: &'static str, labels: &[(&'static str, String)]) -> Counter {
-        self.inner
-            .recorder
-            .register_counter(&key(name, labels), &METADATA)
+        self.inner.recorder.register_counter(&key(name, labels), &METADATA)
     }
 
     fn gauge(&self, name: &'static str, labels: &[(&'static str, String)]) -> Gauge {
-        self.inner
-            .recorder
-            .register_gauge(&key(name, labels), &METADATA)
+        self.inner.recorder.register_gauge(&key(name, labels), &METADATA)
     }
 
     fn histogram(&self, name: &'static str, labels: &[(&'static str, String)]) -> Histogram {
-        self.inner
-            .recorder
-            .register_histogram(&key(name, labels), &METADATA)
+        self.inner.recorder.register_histogram(&key(name, labels), &METADATA)
     }
 }
 
@@ -284,19 +260,14 @@ impl StreamMetrics {
     /// Counts an open stream until the guard is dropped.
     #[must_use]
     pub fn open(&self, dialect: &'static str, contract: &'static str) -> GaugeGuard {
-        let labels = [
-            ("dialect", dialect.to_owned()),
-            ("contract", contract.to_owned()),
-        ];
+        let labels = [("dialect", dialect.to_owned()), ("contract", contract.to_owned())];
         GaugeGuard::new(self.metrics.gauge("flagcast_streams_open", &labels))
     }
 
     /// Counts the end of a stream.
     pub fn ended(&self, reason: &'static str) {
         let labels = [("reason", reason.to_owned())];
-        self.metrics
-            .counter("flagcast_stream_ends_total", &labels)
-            .increment(1);
+        self.metrics.counter("flagcast_stream_ends_total", &labels).increment(1);
     }
 
     /// Counts a stream that a limit refused.
@@ -306,87 +277,31 @@ impl StreamMetrics {
 }
 
 const COUNTERS: [(&str, Option<Unit>, &str); 13] = [
-    (
-        "flagcast_pings_total",
-        None,
-        "Changes told to the subscribers of an environment.",
-    ),
+    ("flagcast_pings_total", None, "Changes told to the subscribers of an environment."),
     ("flagcast_echoes_total", None, "Second pings of a change."),
-    (
-        "flagcast_ping_frames_total",
-        None,
-        "Ping frames handed to connections.",
-    ),
-    (
-        "flagcast_stream_ends_total",
-        None,
-        "Streams that ended, by reason.",
-    ),
-    (
-        "flagcast_limit_hits_total",
-        None,
-        "Requests that a limit of the settings refused.",
-    ),
+    ("flagcast_ping_frames_total", None, "Ping frames handed to connections."),
+    ("flagcast_stream_ends_total", None, "Streams that ended, by reason."),
+    ("flagcast_limit_hits_total", None, "Requests that a limit of the settings refused."),
     ("flagcast_flagset_builds_total", None, "Flag sets rendered."),
-    (
-        "flagcast_flagset_evictions_total",
-        None,
-        "Flag sets dropped to save memory.",
-    ),
-    (
-        "flagcast_change_feed_errors_total",
-        None,
-        "Reads of the change feed that failed.",
-    ),
-    (
-        "flagcast_evaluations_total",
-        None,
-        "Flag evaluations that SDKs reported.",
-    ),
-    (
-        "flagcast_evaluations_dropped_total",
-        None,
-        "Reported evaluations that were not kept.",
-    ),
+    ("flagcast_flagset_evictions_total", None, "Flag sets dropped to save memory."),
+    ("flagcast_change_feed_errors_total", None, "Reads of the change feed that failed."),
+    ("flagcast_evaluations_total", None, "Flag evaluations that SDKs reported."),
+    ("flagcast_evaluations_dropped_total", None, "Reported evaluations that were not kept."),
     ("flagcast_connections_total", None, "Connections accepted."),
-    (
-        "flagcast_connection_errors_total",
-        None,
-        "Connections that ended with an error.",
-    ),
-    (
-        "flagcast_logins_refused_total",
-        None,
-        "Requests with a missing or wrong token.",
-    ),
+    ("flagcast_connection_errors_total", None, "Connections that ended with an error."),
+    ("flagcast_logins_refused_total", None, "Requests with a missing or wrong token."),
 ];
 
 const GAUGES: [(&str, Option<Unit>, &str); 5] = [
     ("flagcast_streams_open", None, "Event streams open now."),
     ("flagcast_connections_open", None, "Connections open now."),
-    (
-        "flagcast_flagset_bytes",
-        Some(Unit::Bytes),
-        "Memory held by rendered flag sets.",
-    ),
-    (
-        "flagcast_change_feed_lag_seconds",
-        Some(Unit::Seconds),
-        "Age of the oldest untold change.",
-    ),
-    (
-        "flagcast_build_info",
-        None,
-        "Always 1; the labels tell the version.",
-    ),
+    ("flagcast_flagset_bytes", Some(Unit::Bytes), "Memory held by rendered flag sets."),
+    ("flagcast_change_feed_lag_seconds", Some(Unit::Seconds), "Age of the oldest untold change."),
+    ("flagcast_build_info", None, "Always 1; the labels tell the version."),
 ];
 
 const HISTOGRAMS: [(&str, Option<Unit>, &str); 2] = [
-    (
-        "flagcast_change_to_ping_seconds",
-        Some(Unit::Seconds),
-        "From commit to ping.",
-    ),
+    ("flagcast_change_to_ping_seconds", Some(Unit::Seconds), "From commit to ping."),
     (
         "flagcast_http_request_duration_seconds",
         Some(Unit::Seconds),
@@ -395,17 +310,14 @@ const HISTOGRAMS: [(&str, Option<Unit>, &str); 2] = [
 ];
 
 fn key(name: &'static str, labels: &[(&'static str, String)]) -> Key {
-    let labels: Vec<Label> = labels
-        .iter()
-        .map(|(name, value)| Label::new(*name, value.clone()))
-        .collect();
+    let labels: Vec<Label> =
+        labels.iter().map(|(name, value)| Label::new(*name, value.clone())).collect();
     Key::from_parts(name, labels)
 }
 
 impl Metrics {
     /// Counts a management request without a valid token.
     pub fn login_refused(&self) {
-        self.counter("flagcast_logins_refused_total", &[])
-            .increment(1);
+        self.counter("flagcast_logins_refused_total", &[]).increment(1);
     }
 }

@@ -78,25 +78,15 @@ impl PingFrames {
     /// `public_url` is where clients reach the doors.
     #[must_use]
     pub fn new(public_url: &str, heartbeat_seconds: u64) -> Self {
-        Self {
-            public_url: public_url.to_owned(),
-            heartbeat_seconds,
-        }
+        Self { public_url: public_url.to_owned(), heartbeat_seconds }
     }
 
     fn encode(&self, known: &Known, stamp: Stamp) -> Bytes {
-        let Self {
-            public_url,
-            heartbeat_seconds,
-        } = self;
+        let Self { public_url, heartbeat_seconds } = self;
         let (client_key, revision) = (&known.client_key, stamp.revision);
         let url = format!("{public_url}/sdk/v1/environments/{client_key}/flags?rev={revision}");
         let flags_url = (known.kind == EnvironmentKind::Stored).then_some(url.as_str());
-        ping(&PingFacts {
-            stamp,
-            flags_url,
-            heartbeat_seconds: *heartbeat_seconds,
-        })
+        ping(&PingFacts { stamp, flags_url, heartbeat_seconds: *heartbeat_seconds })
     }
 }
 
@@ -175,9 +165,8 @@ impl Feed {
 impl Told {
     /// Tells of one environment's news. Answers whether there was a ping.
     async fn tell(&self, id: EnvironmentId, news: News) -> Result<bool, StoreError> {
-        if (news.look_again || !self.directory.holds(id))
-            && !self.directory.refresh(&self.store, id).await?
-        {
+        let is_new = !self.directory.holds(id);
+        if (news.look_again || is_new) && !self.directory.refresh(&self.store, id).await? {
             self.flagsets.remove(id);
             self.hub.remove(id);
             return Ok(false);
@@ -192,9 +181,12 @@ impl Told {
             self.flagsets.advance(id, stamp.revision).await?;
         }
         let frame = self.frames.encode(&known, stamp);
-        Ok(self
-            .hub
-            .publish(id, (stamp, frame), committed_at, since(committed_at)))
+        let ago = since(committed_at);
+        let pinged = self.hub.publish(id, (stamp, frame), committed_at, ago);
+        if is_new {
+            self.hub.welcome();
+        }
+        Ok(pinged)
     }
 }
 
@@ -226,11 +218,7 @@ fn fold(events: &[FeedEvent]) -> BTreeMap<EnvironmentId, News> {
         };
         let news = all.entry(id).or_default();
         match event.stamp {
-            Some(stamp)
-                if news
-                    .stamp
-                    .is_none_or(|(known, _)| known.revision < stamp.revision) =>
-            {
+            Some(stamp) if news.stamp.is_none_or(|(known, _)| known.revision < stamp.revision) => {
                 news.stamp = Some((stamp, event.at));
             }
             Some(_) => {}
@@ -273,11 +261,7 @@ mod tests {
         ];
         let news = fold(&events);
         assert_eq!(news.len(), 2);
-        let newest = |id: i64| {
-            news[&EnvironmentId(id)]
-                .stamp
-                .map(|(stamp, _)| stamp.revision.0)
-        };
+        let newest = |id: i64| news[&EnvironmentId(id)].stamp.map(|(stamp, _)| stamp.revision.0);
         assert_eq!((newest(1), newest(2)), (Some(6), Some(9)));
         assert!(!news[&EnvironmentId(1)].look_again && news[&EnvironmentId(2)].look_again);
     }

@@ -36,21 +36,11 @@ pub(super) async fn prepare(
 ) -> anyhow::Result<()> {
     let is_first = !store.has_tokens().await?;
     let chosen = &settings.auth.bootstrap_token;
-    if !chosen.is_empty()
-        && store
-            .token_by_hash(&digest(chosen.expose()))
-            .await?
-            .is_none()
-    {
+    if !chosen.is_empty() && store.token_by_hash(&digest(chosen.expose())).await?.is_none() {
         let mut change = store.change(origin("bootstrap")).await?;
         let scope = Scope::default();
         let hash = digest(chosen.expose());
-        let new = NewToken {
-            name: "bootstrap",
-            role: Role::Admin,
-            scope: &scope,
-            hash: &hash,
-        };
+        let new = NewToken { name: "bootstrap", role: Role::Admin, scope: &scope, hash: &hash };
         change.create_token(&new, &settings.limits).await?;
         change.seal().await?;
         change.commit().await?;
@@ -58,26 +48,16 @@ pub(super) async fn prepare(
     if !is_first {
         return Ok(());
     }
-    let client_key = if demo {
-        Some(create_demo(store, &settings.limits).await?)
-    } else {
-        None
-    };
+    let client_key = if demo { Some(create_demo(store, &settings.limits).await?) } else { None };
     let scope = Scope::default();
     // With a token of the operator's choice there is one already, and nothing secret to print.
     let token = if chosen.is_empty() {
         let named = ("first-admin", Role::Admin);
-        create_token(store, named, &scope, &settings.limits, "first start")
-            .await?
-            .secret
+        create_token(store, named, &scope, &settings.limits, "first start").await?.secret
     } else {
         chosen.clone()
     };
-    greet(
-        public_url,
-        chosen.is_empty().then_some(&token),
-        client_key.as_ref(),
-    );
+    greet(public_url, chosen.is_empty().then_some(&token), client_key.as_ref());
     Ok(())
 }
 
@@ -91,12 +71,7 @@ pub async fn create_token(
 ) -> Result<CreatedToken, StoreError> {
     let mut change = store.change(origin(command)).await?;
     let secret = new_token();
-    let new = NewToken {
-        name,
-        role,
-        scope,
-        hash: &digest(secret.expose()),
-    };
+    let new = NewToken { name, role, scope, hash: &digest(secret.expose()) };
     let token = change.create_token(&new, limits).await?;
     change.seal().await?;
     change.commit().await?;
@@ -104,18 +79,13 @@ pub async fn create_token(
 }
 
 fn origin(command: &str) -> Origin {
-    Origin {
-        actor: "command line".to_owned(),
-        address: command.to_owned(),
-    }
+    Origin { actor: "command line".to_owned(), address: command.to_owned() }
 }
 
 /// Makes the demo project. Answers with the client key of its production environment.
 async fn create_demo(store: &Store, limits: &Limits) -> anyhow::Result<ClientKey> {
     let mut change = store.change(origin("demo")).await?;
-    let project = change
-        .create_project(&Key::parse("demo")?, "Demo", limits)
-        .await?;
+    let project = change.create_project(&Key::parse("demo")?, "Demo", limits).await?;
     for (key, description, tag, enabled, value) in demo_features() {
         let new = NewFeature {
             key: &FeatureKey::parse(key)?,
@@ -142,16 +112,10 @@ async fn create_environment(
 ) -> anyhow::Result<ClientKey> {
     let client_key = new_client_key();
     let key = Key::parse(key)?;
-    let new = NewEnvironment {
-        key: &key,
-        name,
-        client_key: &client_key,
-    };
+    let new = NewEnvironment { key: &key, name, client_key: &client_key };
     let environment = change.create_environment(project, &new, limits).await?;
     let hash = digest(new_server_key().expose());
-    change
-        .create_server_key(project, &environment, ("first", &hash), limits)
-        .await?;
+    change.create_server_key(project, &environment, ("first", &hash), limits).await?;
     Ok(client_key)
 }
 
@@ -159,34 +123,10 @@ fn demo_features() -> [DemoFeature; 6] {
     let text = |text: &str| FlagValue::Text(text.to_owned());
     let layout = json!({ "columns": 3, "order": ["new", "popular"] }).to_string();
     [
-        (
-            DEMO_FLAG,
-            "Shows the dark theme.",
-            "ui",
-            false,
-            FlagValue::Null,
-        ),
-        (
-            "new-checkout",
-            "The checkout in one step.",
-            "checkout",
-            true,
-            FlagValue::Null,
-        ),
-        (
-            "banner-text",
-            "The line on top of every page.",
-            "ui",
-            true,
-            text("Welcome!"),
-        ),
-        (
-            "page-size",
-            "Products on a page.",
-            "catalogue",
-            true,
-            FlagValue::Integer(24),
-        ),
+        (DEMO_FLAG, "Shows the dark theme.", "ui", false, FlagValue::Null),
+        ("new-checkout", "The checkout in one step.", "checkout", true, FlagValue::Null),
+        ("banner-text", "The line on top of every page.", "ui", true, text("Welcome!")),
+        ("page-size", "Products on a page.", "catalogue", true, FlagValue::Integer(24)),
         (
             "beta-search",
             "The new search, where it is ready.",
@@ -194,21 +134,12 @@ fn demo_features() -> [DemoFeature; 6] {
             false,
             FlagValue::Bool(true),
         ),
-        (
-            "home-layout",
-            "What the home page shows (JSON).",
-            "ui",
-            true,
-            FlagValue::Text(layout),
-        ),
+        ("home-layout", "What the home page shows (JSON).", "ui", true, FlagValue::Text(layout)),
     ]
 }
 
 /// The greeting. The token is printed here and nowhere else: it cannot be shown again.
-#[expect(
-    clippy::print_stdout,
-    reason = "this is what a person at a terminal came for"
-)]
+#[expect(clippy::print_stdout, reason = "this is what a person at a terminal came for")]
 fn greet(public_url: &str, token: Option<&Secret>, client_key: Option<&ClientKey>) {
     let shown = token.map_or("<your token>", Secret::expose);
     println!("\nFlagcast runs. This store is new.\n");

@@ -58,11 +58,7 @@ impl Body {
     /// Wraps a rendered body.
     #[must_use]
     pub fn new(plain: impl Into<Bytes>) -> Self {
-        Self {
-            plain: plain.into(),
-            gzip: OnceLock::new(),
-            brotli: OnceLock::new(),
-        }
+        Self { plain: plain.into(), gzip: OnceLock::new(), brotli: OnceLock::new() }
     }
 
     /// The body as it is.
@@ -79,10 +75,7 @@ impl Body {
             Encoding::Gzip => self.gzip.get_or_init(|| self.compress(gzip)).clone(),
             Encoding::Brotli => self.brotli.get_or_init(|| self.compress(brotli)).clone(),
         };
-        made.map_or_else(
-            || (self.plain.clone(), Encoding::Identity),
-            |bytes| (bytes, wanted),
-        )
+        made.map_or_else(|| (self.plain.clone(), Encoding::Identity), |bytes| (bytes, wanted))
     }
 
     /// Memory that it may come to hold: the compressed forms together are rarely more than half.
@@ -124,10 +117,7 @@ mod tests {
         assert_eq!(Encoding::negotiate(""), Encoding::Identity);
         assert_eq!(Encoding::negotiate("gzip, deflate, br"), Encoding::Brotli);
         assert_eq!(Encoding::negotiate("gzip;q=1.0, br;q=0"), Encoding::Gzip);
-        assert_eq!(
-            Encoding::negotiate("br; q=0.0, identity"),
-            Encoding::Identity
-        );
+        assert_eq!(Encoding::negotiate("br; q=0.0, identity"), Encoding::Identity);
         assert_eq!(Encoding::negotiate("gzip;q=0.5"), Encoding::Gzip);
     }
 
@@ -138,16 +128,12 @@ mod tests {
         let (gzip, encoding) = body.encoded(Encoding::Gzip);
         assert_eq!(encoding, Encoding::Gzip);
         let mut back = String::new();
-        flate2::read::GzDecoder::new(&gzip[..])
-            .read_to_string(&mut back)
-            .unwrap();
+        flate2::read::GzDecoder::new(&gzip[..]).read_to_string(&mut back).unwrap();
         assert_eq!(back, text);
         let (brotli, encoding) = body.encoded(Encoding::Brotli);
         assert_eq!(encoding, Encoding::Brotli);
         back.clear();
-        brotli::Decompressor::new(&brotli[..], 4096)
-            .read_to_string(&mut back)
-            .unwrap();
+        brotli::Decompressor::new(&brotli[..], 4096).read_to_string(&mut back).unwrap();
         assert_eq!(back, text);
     }
 

@@ -54,9 +54,7 @@ impl FlagSets {
             reads: AtomicU64::new(0),
             metrics,
         };
-        Self {
-            inner: Arc::new(inner),
-        }
+        Self { inner: Arc::new(inner) }
     }
 
     /// The newest flag set that this process knows of, or nothing when the environment is gone.
@@ -125,10 +123,7 @@ impl FlagSets {
         let mut began = slot.began.lock().await;
         let held = slot.current.load_full();
         let fresh = began.is_some_and(|at| at >= arrived);
-        if held
-            .as_ref()
-            .is_some_and(|set| fresh || set.stamp.revision >= wanted.max(Revision(1)))
-        {
+        if held.as_ref().is_some_and(|set| fresh || set.stamp.revision >= wanted.max(Revision(1))) {
             return Ok(held);
         }
         *began = Some(Instant::now());
@@ -160,9 +155,7 @@ impl Inner {
         self.bytes.fetch_add(added, Ordering::Relaxed);
         self.bytes.fetch_sub(removed, Ordering::Relaxed);
         #[expect(clippy::cast_precision_loss, reason = "a gauge needs no exact byte")]
-        self.metrics
-            .bytes
-            .set(self.bytes.load(Ordering::Relaxed) as f64);
+        self.metrics.bytes.set(self.bytes.load(Ordering::Relaxed) as f64);
     }
 
     /// Empties the slots that were read longest ago until the rest fits; never `kept`.

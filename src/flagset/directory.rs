@@ -44,9 +44,7 @@ impl Directory {
     /// The environment with this client key.
     #[must_use]
     pub fn find_client(&self, client_key: &str) -> Option<Known> {
-        self.by_client_key
-            .get(client_key)
-            .map(|known| known.clone())
+        self.by_client_key.get(client_key).map(|known| known.clone())
     }
 
     /// Whether the environment is known.
@@ -72,16 +70,9 @@ impl Directory {
             by_server_key: false,
         };
         for hash in &entry.server_key_hashes {
-            self.by_digest.insert(
-                hash.clone(),
-                Known {
-                    by_server_key: true,
-                    ..known.clone()
-                },
-            );
+            self.by_digest.insert(hash.clone(), Known { by_server_key: true, ..known.clone() });
         }
-        self.by_client_key
-            .insert(known.client_key.as_str().to_owned(), known);
+        self.by_client_key.insert(known.client_key.as_str().to_owned(), known);
         self.entries.insert(entry.environment.id, entry);
     }
 
@@ -93,8 +84,7 @@ impl Directory {
         for hash in &entry.server_key_hashes {
             self.by_digest.remove(hash);
         }
-        self.by_client_key
-            .remove(entry.environment.client_key.as_str());
+        self.by_client_key.remove(entry.environment.client_key.as_str());
     }
 
     /// Reads an environment again. Tells whether it still exists.

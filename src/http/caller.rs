@@ -27,11 +27,7 @@ impl Caller {
         let scope = &self.token.scope;
         let project = project.or(scope.project.as_deref());
         let environment = environment.or(scope.environment.as_deref());
-        if scope.covers(project, environment) {
-            Ok(())
-        } else {
-            Err(Problem::outside_scope())
-        }
+        if scope.covers(project, environment) { Ok(()) } else { Err(Problem::outside_scope()) }
     }
 
     /// Allows a change by a caller of at least `role`, inside the scope as a whole.

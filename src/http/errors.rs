@@ -28,13 +28,7 @@ pub struct Problem {
 
 impl Problem {
     fn new(status: StatusCode, code: &'static str, detail: impl Into<String>) -> Self {
-        Self {
-            status,
-            code,
-            detail: detail.into(),
-            revision: None,
-            retry_after: None,
-        }
+        Self { status, code, detail: detail.into(), revision: None, retry_after: None }
     }
 
     pub(super) fn malformed_json(detail: String) -> Self {
@@ -91,10 +85,8 @@ impl Problem {
     }
 
     pub(super) fn body_too_slow(limit: Duration) -> Self {
-        let detail = format!(
-            "the body took longer than {} s (`limits.body_seconds`)",
-            limit.as_secs()
-        );
+        let detail =
+            format!("the body took longer than {} s (`limits.body_seconds`)", limit.as_secs());
         Self::new(StatusCode::REQUEST_TIMEOUT, "body_too_slow", detail)
     }
 
@@ -111,10 +103,7 @@ impl Problem {
         let detail = "this token sends more than `limits.requests_per_second`";
         let seconds = wait.as_secs() + 1;
         let problem = Self::new(StatusCode::TOO_MANY_REQUESTS, "too_many_requests", detail);
-        Self {
-            retry_after: Some(seconds),
-            ..problem
-        }
+        Self { retry_after: Some(seconds), ..problem }
     }
 
     /// A fault of ours that no request should be able to cause.
@@ -147,18 +136,11 @@ impl From<StoreError> for Problem {
                 let detail = format!("{detail}, not where `If-Match` says; read it and try again");
                 let problem =
                     Self::new(StatusCode::PRECONDITION_FAILED, "revision_conflict", detail);
-                Self {
-                    revision: Some(present.0),
-                    ..problem
-                }
+                Self { revision: Some(present.0), ..problem }
             }
             StoreError::IdempotencyKeyReused => {
                 let detail = format!("{detail}; take a new key for a new request");
-                Self::new(
-                    StatusCode::UNPROCESSABLE_ENTITY,
-                    "idempotency_key_reused",
-                    detail,
-                )
+                Self::new(StatusCode::UNPROCESSABLE_ENTITY, "idempotency_key_reused", detail)
             }
             StoreError::Damaged(_) | StoreError::Migration(_) => {
                 tracing::error!(error = %detail, "the store failed");
@@ -169,10 +151,7 @@ impl From<StoreError> for Problem {
                 let detail = "the store does not answer now; nothing was changed, try again";
                 let status = StatusCode::SERVICE_UNAVAILABLE;
                 let problem = Self::new(status, "store_unavailable", detail);
-                Self {
-                    retry_after: Some(STORE_RETRY_SECONDS),
-                    ..problem
-                }
+                Self { retry_after: Some(STORE_RETRY_SECONDS), ..problem }
             }
         }
     }
@@ -191,10 +170,7 @@ impl IntoResponse for Problem {
         }
         let mut response = (self.status, Json::Object(body).to_string()).into_response();
         let headers = response.headers_mut();
-        headers.insert(
-            CONTENT_TYPE,
-            HeaderValue::from_static("application/problem+json"),
-        );
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
         headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
         if self.status == StatusCode::UNAUTHORIZED {
             headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));

@@ -45,16 +45,9 @@ pub(super) async fn readyz(
     Params(query): Params<ReadyQuery>,
 ) -> (StatusCode, String) {
     let draining = ops.shutdown.is_draining();
-    let status = if draining {
-        StatusCode::SERVICE_UNAVAILABLE
-    } else {
-        StatusCode::OK
-    };
+    let status = if draining { StatusCode::SERVICE_UNAVAILABLE } else { StatusCode::OK };
     if query.verbose.is_none() {
-        return (
-            status,
-            if draining { "draining\n" } else { "ok\n" }.to_owned(),
-        );
+        return (status, if draining { "draining\n" } else { "ok\n" }.to_owned());
     }
     let asked = tokio::time::timeout(STORE_CHECK_TIMEOUT, ops.store.check()).await;
     let store = match asked {
@@ -62,19 +55,11 @@ pub(super) async fn readyz(
         Ok(Err(error)) => format!("[-]store failed, serving last-known flags: {error}"),
         Err(_) => "[-]store does not answer, serving last-known flags".to_owned(),
     };
-    let drain = if draining {
-        "[-]draining"
-    } else {
-        "[+]not draining"
-    };
+    let drain = if draining { "[-]draining" } else { "[+]not draining" };
     (status, format!("{store}\n{drain}\n"))
 }
 
 pub(super) async fn metrics(State(ops): State<Ops>) -> Response {
     let text = ops.metrics.render();
-    (
-        [(CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")],
-        text,
-    )
-        .into_response()
+    ([(CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], text).into_response()
 }

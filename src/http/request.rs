@@ -29,11 +29,7 @@ impl<S: Sync> FromRequestParts<S> for Peer {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Problem> {
-        parts
-            .extensions
-            .get::<Self>()
-            .copied()
-            .ok_or_else(Problem::internal)
+        parts.extensions.get::<Self>().copied().ok_or_else(Problem::internal)
     }
 }
 
@@ -41,11 +37,7 @@ impl<S: Sync> FromRequestParts<S> for BodyLimits {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Problem> {
-        parts
-            .extensions
-            .get::<Self>()
-            .copied()
-            .ok_or_else(Problem::internal)
+        parts.extensions.get::<Self>().copied().ok_or_else(Problem::internal)
     }
 }
 
@@ -64,18 +56,19 @@ impl BodyLimits {
     }
 }
 
-/// Reads JSON; an error names the field and what it should be.
+/// Reads a JSON object; an error names the field and what it should be.
 pub(super) fn parse_json<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Problem> {
+    // serde would take a list for a structure, field by field.
+    let first = bytes.iter().find(|byte| !byte.is_ascii_whitespace());
+    if first == Some(&b'[') {
+        return Err(Problem::invalid_field("the body must be a JSON object".to_owned()));
+    }
     let mut json = serde_json::Deserializer::from_slice(bytes);
     let parsed = serde_path_to_error::deserialize(&mut json).map_err(|error| {
         let path = error.path().to_string();
         let inner = error.into_inner();
         if inner.is_data() {
-            let place = if path == "." {
-                String::new()
-            } else {
-                format!("`{path}`: ")
-            };
+            let place = if path == "." { String::new() } else { format!("`{path}`: ") };
             Problem::invalid_field(format!("{place}{inner}"))
         } else {
             Problem::malformed_json(format!("the body is not JSON: {inner}"))

@@ -37,14 +37,8 @@ pub fn router(doors: Doors, metrics: Metrics) -> Router {
     let flagsmith = Router::new()
         .route("/api/v1/flags/", get(flagsmith::flags))
         .route("/api/v1/flags", get(flagsmith::flags))
-        .route(
-            "/api/v1/identities/",
-            get(flagsmith::identity).post(flagsmith::identify),
-        )
-        .route(
-            "/api/v1/identities",
-            get(flagsmith::identity).post(flagsmith::identify),
-        )
+        .route("/api/v1/identities/", get(flagsmith::identity).post(flagsmith::identify))
+        .route("/api/v1/identities", get(flagsmith::identity).post(flagsmith::identify))
         .route("/api/v1/environment-document/", get(flagsmith::document))
         .route("/api/v1/environment-document", get(flagsmith::document))
         .route("/api/v1/analytics/flags/", post(flagsmith::analytics))
@@ -52,22 +46,21 @@ pub fn router(doors: Doors, metrics: Metrics) -> Router {
     // Called by SDKs and browsers; `queue-change` by another system.
     let streams = Router::new()
         .route("/sse/environments/{client_key}/stream", get(sse::stream))
-        .route(
-            "/sse/environments/{client_key}/queue-change",
-            post(sse::queue_change),
-        )
+        .route("/sse/environments/{client_key}/queue-change", post(sse::queue_change))
         .with_state(doors.sse);
     let open = sdk
         .merge(flagsmith)
         .merge(streams)
+        // Before the layer, which must see the preflights of routes that know no OPTIONS.
+        .method_not_allowed_fallback(wrong_method)
         .layer(from_fn(open_to_browsers));
     // Called by people and their scripts.
-    let management = admin::router(doors.admin);
-    open.merge(management)
+    let management = admin::router(doors.admin)
         .merge(dashboard::router())
+        .method_not_allowed_fallback(wrong_method);
+    open.merge(management)
         .route_layer(from_fn_with_state(metrics, measure))
         .fallback(async || Problem::not_found("there is no such route; see docs/API.md"))
-        .method_not_allowed_fallback(async || Problem::method_not_allowed())
 }
 
 /// The operators' listener.
@@ -78,6 +71,10 @@ pub fn ops_router(ops: Ops) -> Router {
         .route("/readyz", get(ops::readyz))
         .route("/metrics", get(ops::metrics))
         .with_state(ops)
+}
+
+async fn wrong_method() -> Problem {
+    Problem::method_not_allowed()
 }
 
 /// Records how long each answer took, by route, and logs the failures that are ours.
@@ -93,12 +90,7 @@ async fn measure(
     let status = response.status();
     metrics.request(route.as_str(), method, status.as_u16(), began.elapsed());
     if status.is_server_error() {
-        tracing::warn!(
-            route = route.as_str(),
-            method,
-            status = status.as_u16(),
-            "request failed"
-        );
+        tracing::warn!(route = route.as_str(), method, status = status.as_u16(), "request failed");
     }
     response.into_response()
 }

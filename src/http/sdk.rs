@@ -19,15 +19,11 @@ use super::shared::{Keeping, respond};
 use crate::flagset::{Directory, FlagSets};
 use crate::model::{EnvironmentKind, Revision};
 
-const PINNED: Keeping = Keeping {
-    cache_control: "public, max-age=31536000, immutable",
-    vary: "accept-encoding",
-};
+const PINNED: Keeping =
+    Keeping { cache_control: "public, max-age=31536000, immutable", vary: "accept-encoding" };
 
-const UNPINNED: Keeping = Keeping {
-    cache_control: "public, max-age=0, must-revalidate",
-    vary: "accept-encoding",
-};
+const UNPINNED: Keeping =
+    Keeping { cache_control: "public, max-age=0, must-revalidate", vary: "accept-encoding" };
 
 /// What the reads need.
 #[derive(Clone, Debug)]
@@ -69,12 +65,10 @@ pub(super) async fn flags(
         Some(revision) => sdk.flagsets.at_least(known.id, revision).await,
         None => sdk.flagsets.get(known.id).await,
     };
-    let set = set
-        .map_err(|error| Problem::from(error).into_response())?
-        .ok_or_else(|| {
-            let detail = "this revision does not exist yet; try again in a moment";
-            brief(Problem::not_found(detail), "public, max-age=1")
-        })?;
+    let set = set.map_err(|error| Problem::from(error).into_response())?.ok_or_else(|| {
+        let detail = "this revision does not exist yet; try again in a moment";
+        brief(Problem::not_found(detail), "public, max-age=1")
+    })?;
     let keeping = if wanted.is_some() { PINNED } else { UNPINNED };
     Ok(respond(&headers, &set, &set.sdk, keeping))
 }
@@ -82,8 +76,6 @@ pub(super) async fn flags(
 /// An error that a cache may keep for a moment, so that a herd costs one request.
 fn brief(problem: Problem, cache_control: &'static str) -> Response {
     let mut response = problem.into_response();
-    response
-        .headers_mut()
-        .insert(CACHE_CONTROL, HeaderValue::from_static(cache_control));
+    response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static(cache_control));
     response
 }

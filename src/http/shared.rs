@@ -52,22 +52,14 @@ pub(super) fn respond(
     let headers = response.headers_mut();
     headers.insert(ETAG, set.etag.clone());
     headers.insert(UPDATED_AT, set.updated_at.clone());
-    headers.insert(
-        CACHE_CONTROL,
-        HeaderValue::from_static(keeping.cache_control),
-    );
+    headers.insert(CACHE_CONTROL, HeaderValue::from_static(keeping.cache_control));
     headers.insert(VARY, HeaderValue::from_static(keeping.vary));
     response
 }
 
 /// Whether `If-None-Match` names the tag. Compared weakly, as RFC 9110 says; a list and `*` count.
 fn holds(request: &HeaderMap, etag: &HeaderValue) -> bool {
-    let opaque = |tag: &str| {
-        tag.trim()
-            .trim_start_matches("W/")
-            .trim_matches('"')
-            .to_owned()
-    };
+    let opaque = |tag: &str| tag.trim().trim_start_matches("W/").trim_matches('"').to_owned();
     let Ok(ours) = etag.to_str().map(opaque) else {
         return false;
     };
@@ -75,10 +67,7 @@ fn holds(request: &HeaderMap, etag: &HeaderValue) -> bool {
         .get_all(IF_NONE_MATCH)
         .iter()
         .filter_map(|value| value.to_str().ok())
-        .any(|list| {
-            list.split(',')
-                .any(|tag| tag.trim() == "*" || opaque(tag) == ours)
-        })
+        .any(|list| list.split(',').any(|tag| tag.trim() == "*" || opaque(tag) == ours))
 }
 
 #[cfg(test)]

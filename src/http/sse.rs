@@ -63,29 +63,27 @@ pub(super) async fn stream(
     let known = sse.directory.find_client(&client_key);
     // A client that does not ask for events may be reading to the end before it looks.
     let short = known.is_none() || !asks_for_events(&headers);
-    let life = if short {
-        sse.stream.short_life_seconds
-    } else {
-        sse.stream.life_seconds
-    };
+    let life = if short { sse.stream.short_life_seconds } else { sse.stream.life_seconds };
     let pace = Pace {
         heartbeat: Duration::from_secs(sse.stream.heartbeat_seconds),
         life: Duration::from_secs(life),
         drain: sse.drain,
     };
-    let subscription = match known {
-        Some(known) => {
-            let agent = headers
-                .get(USER_AGENT)
-                .and_then(|agent| agent.to_str().ok());
-            let family = ClientFamily::of(agent.unwrap_or_default());
-            sse.hub.subscribe(known.id, family, peer.ip())
-        }
-        None => sse.hub.subscribe_unknown(peer.ip()),
+    let (hub, shutdown) = (sse.hub.clone(), sse.shutdown.clone());
+    let refusal_seconds = sse.stream.refusal_seconds;
+    let agent = headers.get(USER_AGENT).and_then(|agent| agent.to_str().ok());
+    let family = ClientFamily::of(agent.unwrap_or_default());
+    let join = move || {
+        let known = sse.directory.find_client(&client_key)?;
+        Some(sse.hub.subscribe(known.id, family, peer.ip()))
     };
+    let subscription = join().unwrap_or_else(|| hub.subscribe_unknown(peer.ip()));
     match subscription {
-        Ok(subscription) => answer(body(subscription, pace.spread(), sse.shutdown.clone())),
-        Err(_) => answer(refusal(Duration::from_secs(sse.stream.refusal_seconds))),
+        // The key of a stranger may become known while it listens.
+        Ok(subscription) => {
+            answer(body(subscription, pace.spread(), shutdown, move || join()?.ok()))
+        }
+        Err(_) => answer(refusal(Duration::from_secs(refusal_seconds))),
     }
 }
 
@@ -111,10 +109,7 @@ fn answer(frames: impl Stream<Item = Bytes> + Send + 'static) -> Response {
     let mut response = Body::new(StreamBody::new(frames)).into_response();
     let headers = response.headers_mut();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/event-stream"));
-    headers.insert(
-        CACHE_CONTROL,
-        HeaderValue::from_static("no-store, no-transform"),
-    );
+    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store, no-transform"));
     // nginx and its kin hold an answer back until a buffer is full, unless told so.
     let buffering = HeaderName::from_static("x-accel-buffering");
     headers.insert(buffering, HeaderValue::from_static("no"));
@@ -140,19 +135,17 @@ pub(super) async fn queue_change(
     let bad = |detail: String| Detail(StatusCode::BAD_REQUEST, detail);
     let instant = parse_instant(&announcement.updated_at).ok_or_else(|| {
         let sent = &announcement.updated_at;
-        bad(format!(
-            "`updated_at` must be an ISO 8601 time since 1970, not {sent:?}"
-        ))
+        bad(format!("`updated_at` must be an ISO 8601 time since 1970, not {sent:?}"))
     })?;
     let client_key = ClientKey::parse(&client_key)
         .map_err(|error| bad(format!("the environment key {error}")))?;
-    let origin = Origin {
-        actor: "push".to_owned(),
-        address: peer.ip().to_string(),
-    };
+    let origin = Origin { actor: "push".to_owned(), address: peer.ip().to_string() };
     let mut change = sse.store.change(origin).await?;
     match change.announce(&client_key, instant, &sse.limits).await? {
-        Announced::Moved(_) => change.commit().await?,
+        Announced::Moved(id, stamp) => {
+            change.commit().await?;
+            sse.hub.told(id, stamp.revision).await;
+        }
         // Late, out of order or repeated: the subscribers know better already.
         Announced::Known(_) => {}
         Announced::Stored => {
@@ -168,19 +161,12 @@ fn authorize(push_token: &Secret, headers: &HeaderMap) -> Result<(), Detail> {
         let detail = "announcements are turned off: set `auth.push_token`";
         return Err(Detail(StatusCode::FORBIDDEN, detail.to_owned()));
     }
-    let sent = headers
-        .get(AUTHORIZATION)
-        .and_then(|value| value.to_str().ok());
-    let sent = sent
-        .and_then(|value| value.strip_prefix("Token "))
-        .unwrap_or_default();
+    let sent = headers.get(AUTHORIZATION).and_then(|value| value.to_str().ok());
+    let sent = sent.and_then(|value| value.strip_prefix("Token ")).unwrap_or_default();
     if bool::from(sent.as_bytes().ct_eq(push_token.expose().as_bytes())) {
         Ok(())
     } else {
-        Err(Detail(
-            StatusCode::UNAUTHORIZED,
-            "Invalid authorization header".to_owned(),
-        ))
+        Err(Detail(StatusCode::UNAUTHORIZED, "Invalid authorization header".to_owned()))
     }
 }
 
@@ -188,10 +174,7 @@ fn authorize(push_token: &Secret, headers: &HeaderMap) -> Result<(), Detail> {
 fn parse_instant(text: &str) -> Option<UpdatedAt> {
     let timestamp = text.parse::<jiff::Timestamp>().ok().or_else(|| {
         let civil: jiff::civil::DateTime = text.parse().ok()?;
-        civil
-            .to_zoned(jiff::tz::TimeZone::UTC)
-            .ok()
-            .map(|zoned| zoned.timestamp())
+        civil.to_zoned(jiff::tz::TimeZone::UTC).ok().map(|zoned| zoned.timestamp())
     })?;
     let micros = timestamp.as_microsecond();
     (micros >= 0).then(|| UpdatedAt::from_micros(micros))

@@ -32,9 +32,7 @@ impl Role {
     /// The role named so, if there is one.
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {
-        [Self::Viewer, Self::Editor, Self::Admin]
-            .into_iter()
-            .find(|role| role.as_str() == text)
+        [Self::Viewer, Self::Editor, Self::Admin].into_iter().find(|role| role.as_str() == text)
     }
 }
 
@@ -86,14 +84,8 @@ mod tests {
     #[test]
     fn a_scope_covers_what_is_inside_and_nothing_wider() {
         let all = Scope::default();
-        let web = Scope {
-            project: Some("web".into()),
-            environment: None,
-        };
-        let staging = Scope {
-            environment: Some("staging".into()),
-            ..web.clone()
-        };
+        let web = Scope { project: Some("web".into()), environment: None };
+        let staging = Scope { environment: Some("staging".into()), ..web.clone() };
         assert!(all.covers(None, None) && all.covers(Some("web"), Some("staging")));
         assert!(web.covers(Some("web"), None) && !web.covers(Some("app"), None));
         assert!(!web.covers(None, None));

@@ -69,9 +69,7 @@ pub struct Key(String);
 impl Key {
     /// Checks `text` against the rule of keys.
     pub fn parse(text: &str) -> Result<Self, KeyError> {
-        let fits = text
-            .bytes()
-            .all(|b| matches!(b, b'a'..=b'z' | b'0'..=b'9' | b'-' | b'_'))
+        let fits = text.bytes().all(|b| matches!(b, b'a'..=b'z' | b'0'..=b'9' | b'-' | b'_'))
             && !text.starts_with(['-', '_']);
         checked(text, KEY_LENGTH_MAX, fits, KeyError::NotAKey).map(|key| Self(key.to_owned()))
     }
@@ -91,9 +89,7 @@ pub struct FeatureKey(String);
 impl FeatureKey {
     /// Checks `text` against the rule of feature keys.
     pub fn parse(text: &str) -> Result<Self, KeyError> {
-        let fits = text
-            .bytes()
-            .all(|b| b.is_ascii_alphanumeric() || b"-_.".contains(&b))
+        let fits = text.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_.".contains(&b))
             && text.starts_with(|c: char| c.is_ascii_alphanumeric());
         checked(text, KEY_LENGTH_MAX, fits, KeyError::NotAFeatureKey)
             .map(|key| Self(key.to_owned()))
@@ -119,9 +115,7 @@ pub struct ClientKey(Arc<str>);
 impl ClientKey {
     /// Checks `text` against the rule of client keys. Wide enough for the keys of other systems.
     pub fn parse(text: &str) -> Result<Self, KeyError> {
-        let fits = text
-            .bytes()
-            .all(|b| b.is_ascii_alphanumeric() || b"-_".contains(&b));
+        let fits = text.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_".contains(&b));
         checked(text, CLIENT_KEY_LENGTH_MAX, fits, KeyError::NotAClientKey)
             .map(|key| Self(Arc::from(key)))
     }
@@ -184,14 +178,8 @@ mod tests {
         assert!(Key::parse("eu-production_2").is_ok());
         assert!(FeatureKey::parse("Dark.mode-2_x").is_ok());
         assert_eq!(FeatureKey::parse(".x"), Err(KeyError::NotAFeatureKey));
-        assert_eq!(
-            FeatureKey::parse("flags:batch"),
-            Err(KeyError::NotAFeatureKey)
-        );
-        assert_eq!(
-            FeatureKey::parse("Dark").map(|key| key.folded()),
-            Ok("dark".to_owned())
-        );
+        assert_eq!(FeatureKey::parse("flags:batch"), Err(KeyError::NotAFeatureKey));
+        assert_eq!(FeatureKey::parse("Dark").map(|key| key.folded()), Ok("dark".to_owned()));
         assert_eq!(ClientKey::parse("ser.x"), Err(KeyError::NotAClientKey));
     }
 

@@ -71,11 +71,7 @@ impl fmt::Display for UpdatedAt {
         let (seconds, micros) = (self.0.div_euclid(1_000_000), self.0.rem_euclid(1_000_000));
         let fraction = format!("{micros:06}");
         let shown = fraction.trim_end_matches('0');
-        write!(
-            f,
-            "{seconds}.{}",
-            if shown.is_empty() { "0" } else { shown }
-        )
+        write!(f, "{seconds}.{}", if shown.is_empty() { "0" } else { shown })
     }
 }
 
@@ -83,10 +79,7 @@ impl Serialize for UpdatedAt {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         // A float prints its shortest form, which for an issued instant has the same digits as
         // `Display`, and always a fraction.
-        #[expect(
-            clippy::cast_precision_loss,
-            reason = "52 bits last until the year 2112"
-        )]
+        #[expect(clippy::cast_precision_loss, reason = "52 bits last until the year 2112")]
         serializer.serialize_f64(self.0 as f64 / 1_000_000.0)
     }
 }
@@ -119,14 +112,8 @@ mod tests {
 
     #[test]
     fn a_fraction_is_always_printed() {
-        assert_eq!(
-            UpdatedAt::from_micros(1_763_790_000_000_000).to_string(),
-            "1763790000.0"
-        );
-        assert_eq!(
-            UpdatedAt::from_micros(1_763_790_000_015_625).to_string(),
-            "1763790000.015625"
-        );
+        assert_eq!(UpdatedAt::from_micros(1_763_790_000_000_000).to_string(), "1763790000.0");
+        assert_eq!(UpdatedAt::from_micros(1_763_790_000_015_625).to_string(), "1763790000.015625");
         assert_eq!(
             serde_json::to_string(&UpdatedAt::from_micros(1_763_790_000_000_000)).unwrap(),
             "1763790000.0"

@@ -68,11 +68,7 @@ impl FlagValue {
     /// Bytes that count against `limits.value_bytes`.
     #[must_use]
     pub fn size(&self) -> usize {
-        if let Self::Text(text) = self {
-            text.len()
-        } else {
-            0
-        }
+        if let Self::Text(text) = self { text.len() } else { 0 }
     }
 }
 
@@ -106,9 +102,6 @@ mod tests {
         assert_eq!(parse("7.5"), Err(ValueError::Fraction));
         assert_eq!(parse("[]"), Err(ValueError::Structure));
         assert_eq!(parse("9007199254740992"), Err(ValueError::IntegerTooLarge));
-        assert_eq!(
-            parse("18446744073709551615"),
-            Err(ValueError::IntegerTooLarge)
-        );
+        assert_eq!(parse("18446744073709551615"), Err(ValueError::IntegerTooLarge));
     }
 }

@@ -69,10 +69,7 @@ impl Store {
         .await?;
         rows.iter()
             .map(|row| {
-                Ok(DayCount {
-                    day: row.try_get("day")?,
-                    count: counter(row.try_get("count")?),
-                })
+                Ok(DayCount { day: row.try_get("day")?, count: counter(row.try_get("count")?) })
             })
             .collect()
     }

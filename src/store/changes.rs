@@ -97,11 +97,7 @@ impl Note {
     }
 
     pub(super) fn states(self, before: Json, after: Json) -> Self {
-        Self {
-            before,
-            after,
-            ..self
-        }
+        Self { before, after, ..self }
     }
 }
 
@@ -140,10 +136,7 @@ impl Change {
             return Err(StoreError::IdempotencyKeyReused);
         }
         let status = u16::try_from(row.try_get::<i64, _>("status")?).unwrap_or(200);
-        Ok(Some(Replay {
-            status,
-            body: row.try_get("body")?,
-        }))
+        Ok(Some(Replay { status, body: row.try_get("body")? }))
     }
 
     /// Keeps the answer for the next request with the same key.
@@ -174,11 +167,8 @@ impl Change {
         let notes = std::mem::take(&mut self.notes);
         let mut stamps = Stamps::new();
         // In the order of ids: two changes that touch the same environments cannot deadlock.
-        let mut moved: Vec<_> = notes
-            .iter()
-            .filter(|note| note.moves)
-            .filter_map(|note| note.environment_id)
-            .collect();
+        let mut moved: Vec<_> =
+            notes.iter().filter(|note| note.moves).filter_map(|note| note.environment_id).collect();
         moved.sort_unstable();
         moved.dedup();
         for id in moved {
@@ -187,10 +177,7 @@ impl Change {
             }
         }
         for note in notes {
-            let stamp = note
-                .environment_id
-                .filter(|_| note.moves)
-                .and_then(|id| stamps.get(&id));
+            let stamp = note.environment_id.filter(|_| note.moves).and_then(|id| stamps.get(&id));
             self.append(note, stamp.copied()).await?;
         }
         Ok(stamps)

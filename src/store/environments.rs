@@ -87,10 +87,7 @@ impl Store {
             .bind(id.0)
             .fetch_optional(&mut *self.reader().await?)
             .await?;
-        Ok(row
-            .map(|row| row.try_get("revision"))
-            .transpose()?
-            .map(|n| Revision(counter(n))))
+        Ok(row.map(|row| row.try_get("revision")).transpose()?.map(|n| Revision(counter(n))))
     }
 
     /// Every environment with the digests of its keys.
@@ -158,11 +155,7 @@ impl Change {
         let limit = limits.environments_per_project;
         if count_in(self.connection(), statement, project.id.0).await? >= i64::from(limit) {
             let setting = "environments_per_project";
-            return Err(StoreError::LimitReached {
-                what: "environments",
-                setting,
-                limit,
-            });
+            return Err(StoreError::LimitReached { what: "environments", setting, limit });
         }
         let now = self.now();
         // Revision 0 with the instant before: sealing the change moves it to 1 and now.
@@ -211,10 +204,7 @@ impl Change {
         let key = &environment.key;
         let note = Note::of_environment(project, environment, true, "environment.renamed", key);
         self.note(note.states(json!({ "name": environment.name }), json!({ "name": name })));
-        Ok(Environment {
-            name: name.to_owned(),
-            ..environment.clone()
-        })
+        Ok(Environment { name: name.to_owned(), ..environment.clone() })
     }
 
     /// Deletes an environment with its flags and keys.
@@ -247,11 +237,7 @@ impl Change {
         let limit = limits.server_keys_per_environment;
         if count_in(self.connection(), statement, environment.id.0).await? >= i64::from(limit) {
             let setting = "server_keys_per_environment";
-            return Err(StoreError::LimitReached {
-                what: "server keys",
-                setting,
-                limit,
-            });
+            return Err(StoreError::LimitReached { what: "server keys", setting, limit });
         }
         let now = self.now();
         let row = sqlx::query(
@@ -301,14 +287,8 @@ async fn entry(
         .bind(environment.id.0)
         .fetch_all(connection)
         .await?;
-    let hashes = rows
-        .iter()
-        .map(|row| row.try_get("hash"))
-        .collect::<Result<_, _>>()?;
-    Ok(DirectoryEntry {
-        environment,
-        server_key_hashes: hashes,
-    })
+    let hashes = rows.iter().map(|row| row.try_get("hash")).collect::<Result<_, _>>()?;
+    Ok(DirectoryEntry { environment, server_key_hashes: hashes })
 }
 
 async fn list(

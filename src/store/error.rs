@@ -53,19 +53,15 @@ pub enum StoreError {
 
 impl StoreError {
     pub(super) fn not_found(what: &'static str, key: &str) -> Self {
-        Self::NotFound {
-            what,
-            key: key.to_owned(),
-        }
+        Self::NotFound { what, key: key.to_owned() }
     }
 
     /// Turns a violated unique rule into `AlreadyExists`.
     pub(super) fn taken(error: sqlx::Error, what: &'static str, key: &str) -> Self {
         match error.as_database_error() {
-            Some(database) if database.is_unique_violation() => Self::AlreadyExists {
-                what,
-                key: key.to_owned(),
-            },
+            Some(database) if database.is_unique_violation() => {
+                Self::AlreadyExists { what, key: key.to_owned() }
+            }
             _ => Self::Unavailable(error),
         }
     }

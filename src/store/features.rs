@@ -64,11 +64,7 @@ impl Change {
         let limit = limits.features_per_project;
         if count_in(self.connection(), statement, project.id.0).await? >= i64::from(limit) {
             let setting = "features_per_project";
-            return Err(StoreError::LimitReached {
-                what: "features",
-                setting,
-                limit,
-            });
+            return Err(StoreError::LimitReached { what: "features", setting, limit });
         }
         let now = self.now();
         let row = sqlx::query(
@@ -91,17 +87,10 @@ impl Change {
         let feature = feature_of(&row)?;
         let environments = self.environments_of(project.id).await?;
         for environment in &environments {
-            self.create_flag(environment, feature.id, &feature.defaults)
-                .await?;
+            self.create_flag(environment, feature.id, &feature.defaults).await?;
         }
         let states = (json!(null), shown(&feature));
-        self.note_everywhere(
-            project,
-            &environments,
-            "feature.created",
-            &feature.key,
-            &states,
-        );
+        self.note_everywhere(project, &environments, "feature.created", &feature.key, &states);
         Ok(feature)
     }
 
@@ -129,13 +118,7 @@ impl Change {
             .await?;
         let environments = self.environments_of(project.id).await?;
         let states = (shown(feature), shown(&described));
-        self.note_everywhere(
-            project,
-            &environments,
-            "feature.updated",
-            &feature.key,
-            &states,
-        );
+        self.note_everywhere(project, &environments, "feature.updated", &feature.key, &states);
         Ok(described)
     }
 
@@ -151,13 +134,7 @@ impl Change {
             .await?;
         let environments = self.environments_of(project.id).await?;
         let states = (shown(feature), json!(null));
-        self.note_everywhere(
-            project,
-            &environments,
-            "feature.deleted",
-            &feature.key,
-            &states,
-        );
+        self.note_everywhere(project, &environments, "feature.deleted", &feature.key, &states);
         Ok(())
     }
 }

@@ -95,9 +95,7 @@ fn feed_event_of(row: &AnyRow) -> Result<FeedEvent, StoreError> {
     let updated_at: Option<i64> = row.try_get("updated_at")?;
     Ok(FeedEvent {
         id: row.try_get("id")?,
-        environment_id: row
-            .try_get::<Option<i64>, _>("environment_id")?
-            .map(EnvironmentId),
+        environment_id: row.try_get::<Option<i64>, _>("environment_id")?.map(EnvironmentId),
         stamp: revision.zip(updated_at).map(|(revision, micros)| Stamp {
             revision: Revision(counter(revision)),
             updated_at: UpdatedAt::from_micros(micros),
@@ -107,21 +105,13 @@ fn feed_event_of(row: &AnyRow) -> Result<FeedEvent, StoreError> {
 }
 
 fn change_event_of(row: &AnyRow) -> Result<ChangeEvent, StoreError> {
-    let FeedEvent {
-        id,
-        environment_id,
-        stamp,
-        at,
-    } = feed_event_of(row)?;
+    let FeedEvent { id, environment_id, stamp, at } = feed_event_of(row)?;
     Ok(ChangeEvent {
         id,
         environment_id,
         stamp,
         at,
-        origin: Origin {
-            actor: row.try_get("actor")?,
-            address: row.try_get("address")?,
-        },
+        origin: Origin { actor: row.try_get("actor")?, address: row.try_get("address")? },
         action: row.try_get("action")?,
         project: row.try_get("project_key")?,
         environment: row.try_get("environment_key")?,

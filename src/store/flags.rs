@@ -46,11 +46,7 @@ impl Store {
         let project = super::projects::find(&mut tx, &project_key).await?;
         let flags = list(&mut tx, id).await?;
         tx.commit().await?;
-        Ok(Some(EnvironmentState {
-            environment,
-            project,
-            flags,
-        }))
+        Ok(Some(EnvironmentState { environment, project, flags }))
     }
 }
 
@@ -81,10 +77,7 @@ impl Change {
     ) -> Result<Flag, StoreError> {
         let updated = Flag {
             enabled: update.enabled.unwrap_or(present.enabled),
-            value: update
-                .value
-                .clone()
-                .unwrap_or_else(|| present.value.clone()),
+            value: update.value.clone().unwrap_or_else(|| present.value.clone()),
             ..present.clone()
         };
         if updated == *present {
@@ -157,8 +150,7 @@ impl Change {
         .await?;
         for row in &rows {
             let feature = feature_of(row)?;
-            self.create_flag(environment, feature.id, &feature.defaults)
-                .await?;
+            self.create_flag(environment, feature.id, &feature.defaults).await?;
         }
         Ok(())
     }

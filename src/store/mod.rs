@@ -72,10 +72,7 @@ pub struct Page {
 
 impl Page {
     /// Everything that a limit of [`crate::config::Limits`] lets exist.
-    pub const ALL: Self = Self {
-        after: 0,
-        limit: u32::MAX >> 1,
-    };
+    pub const ALL: Self = Self { after: 0, limit: u32::MAX >> 1 };
 }
 
 impl Store {
@@ -105,16 +102,9 @@ impl Store {
         let url = format!("{}{separator}mode=rwc", settings.url);
         let connect: AnyConnectOptions = url.parse().map_err(StoreError::Unavailable)?;
         let writer = options(1).connect_with(connect.clone()).await?;
-        SQLITE_MIGRATIONS
-            .run(&writer)
-            .await
-            .map_err(StoreError::Migration)?;
+        SQLITE_MIGRATIONS.run(&writer).await.map_err(StoreError::Migration)?;
         let readers = options(READERS_MAX).connect_with(connect).await?;
-        Ok(Self {
-            writer,
-            readers,
-            committed: Arc::new(Notify::new()),
-        })
+        Ok(Self { writer, readers, committed: Arc::new(Notify::new()) })
     }
 
     /// Whether the store answers.

@@ -44,11 +44,7 @@ impl Change {
         let count = count(self.connection(), "SELECT COUNT(*) AS n FROM projects").await?;
         if count >= i64::from(limits.projects) {
             let limit = limits.projects;
-            return Err(StoreError::LimitReached {
-                what: "projects",
-                setting: "projects",
-                limit,
-            });
+            return Err(StoreError::LimitReached { what: "projects", setting: "projects", limit });
         }
         let now = self.now();
         let row = sqlx::query(
@@ -83,17 +79,8 @@ impl Change {
             .await?;
         let states = (json!({ "name": project.name }), json!({ "name": name }));
         let environments = self.environments_of(project.id).await?;
-        self.note_everywhere(
-            project,
-            &environments,
-            "project.renamed",
-            &project.key,
-            &states,
-        );
-        Ok(Project {
-            name: name.to_owned(),
-            ..project.clone()
-        })
+        self.note_everywhere(project, &environments, "project.renamed", &project.key, &states);
+        Ok(Project { name: name.to_owned(), ..project.clone() })
     }
 
     /// Deletes a project with everything in it.
@@ -136,10 +123,7 @@ pub(super) async fn count(
     connection: &mut Connection,
     statement: &'static str,
 ) -> Result<i64, StoreError> {
-    Ok(sqlx::query(statement)
-        .fetch_one(connection)
-        .await?
-        .try_get("n")?)
+    Ok(sqlx::query(statement).fetch_one(connection).await?.try_get("n")?)
 }
 
 /// The single number of a counting statement about one parent row.
@@ -148,11 +132,7 @@ pub(super) async fn count_in(
     statement: &'static str,
     parent: i64,
 ) -> Result<i64, StoreError> {
-    Ok(sqlx::query(statement)
-        .bind(parent)
-        .fetch_one(connection)
-        .await?
-        .try_get("n")?)
+    Ok(sqlx::query(statement).bind(parent).fetch_one(connection).await?.try_get("n")?)
 }
 
 pub(super) async fn find(connection: &mut Connection, key: &str) -> Result<Project, StoreError> {

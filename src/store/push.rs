@@ -20,7 +20,7 @@ const AHEAD_MICROS_MAX: i64 = 60 * 1_000_000;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Announced {
     /// It is news: the environment has moved.
-    Moved(Stamp),
+    Moved(EnvironmentId, Stamp),
     /// Nothing newer than what is known.
     Known(Stamp),
     /// The environment's flags live here; they change through the management API.
@@ -36,11 +36,7 @@ impl Change {
         limits: &Limits,
     ) -> Result<Announced, StoreError> {
         let ahead = instant.micros() - self.now() > AHEAD_MICROS_MAX;
-        let instant = if ahead {
-            UpdatedAt::from_micros(self.now())
-        } else {
-            instant
-        };
+        let instant = if ahead { UpdatedAt::from_micros(self.now()) } else { instant };
         let row = sqlx::query(
             "SELECT id, project_id, key, name, client_key, revision, updated_at, created_at \
              FROM environments WHERE client_key = $1",
@@ -51,10 +47,7 @@ impl Change {
         let (id, present) = match row.as_ref().map(environment_of).transpose()? {
             Some(stored) if stored.kind == EnvironmentKind::Stored => return Ok(Announced::Stored),
             Some(known) => (known.id, Some(known.stamp)),
-            None => (
-                self.create_push_environment(client_key, limits).await?,
-                None,
-            ),
+            None => (self.create_push_environment(client_key, limits).await?, None),
         };
         if let Some(stamp) = present.filter(|stamp| instant <= stamp.updated_at) {
             return Ok(Announced::Known(stamp));
@@ -68,12 +61,9 @@ impl Change {
         .fetch_one(self.connection())
         .await?;
         let revision = Revision(counter(row.try_get("revision")?));
-        let stamp = Stamp {
-            revision,
-            updated_at: instant,
-        };
+        let stamp = Stamp { revision, updated_at: instant };
         self.append_announcement(id, client_key, stamp).await?;
-        Ok(Announced::Moved(stamp))
+        Ok(Announced::Moved(id, stamp))
     }
 
     async fn create_push_environment(
@@ -85,11 +75,7 @@ impl Change {
         let limit = limits.push_environments;
         if super::projects::count(self.connection(), statement).await? >= i64::from(limit) {
             let (what, setting) = ("push-only environments", "push_environments");
-            return Err(StoreError::LimitReached {
-                what,
-                setting,
-                limit,
-            });
+            return Err(StoreError::LimitReached { what, setting, limit });
         }
         let now = self.now();
         let row = sqlx::query(

@@ -74,11 +74,7 @@ impl Change {
         let statement = "SELECT COUNT(*) AS n FROM tokens";
         if count(self.connection(), statement).await? >= i64::from(limits.tokens) {
             let limit = limits.tokens;
-            return Err(StoreError::LimitReached {
-                what: "tokens",
-                setting: "tokens",
-                limit,
-            });
+            return Err(StoreError::LimitReached { what: "tokens", setting: "tokens", limit });
         }
         let (mut project_id, mut environment_id) = (None, None);
         if let Some(key) = &new.scope.project {
@@ -142,11 +138,8 @@ impl Change {
 /// Tokens show in no flag set, so their events move nothing.
 fn note_of(token: &Token, action: &'static str) -> Note {
     let shown = json!({ "id": token.id.0, "role": token.role.as_str() });
-    let (before, after) = if action == "token.created" {
-        (json!(null), shown)
-    } else {
-        (shown, json!(null))
-    };
+    let (before, after) =
+        if action == "token.created" { (json!(null), shown) } else { (shown, json!(null)) };
     Note {
         environment_id: None,
         moves: false,

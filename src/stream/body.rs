@@ -5,6 +5,7 @@ use std::time::Duration;
 use async_stream::stream;
 use bytes::Bytes;
 use rand::RngExt as _;
+use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until};
 use tokio_stream::Stream;
 
@@ -33,18 +34,17 @@ impl Pace {
     #[must_use]
     pub fn spread(self) -> Self {
         let factor = rand::rng().random_range(0.8..1.2);
-        Self {
-            life: self.life.mul_f64(factor),
-            ..self
-        }
+        Self { life: self.life.mul_f64(factor), ..self }
     }
 }
 
-/// Yields what one client reads. Each item is one event or comment, whole.
+/// Yields what one client reads. Each item is one event or comment, whole. A stranger, whose key no
+/// environment has, is silent until `join` finds that one has it now.
 pub fn body(
     subscription: Subscription,
     pace: Pace,
     shutdown: Shutdown,
+    join: impl Fn() -> Option<Subscription> + Send + 'static,
 ) -> impl Stream<Item = Bytes> + Send + 'static {
     stream! {
         let mut subscription = subscription;
@@ -62,7 +62,7 @@ pub fn body(
             tokio::select! {
                 // Changes first: a stream that ends with a change at hand would lose a moment.
                 biased;
-                change = subscription.newest.changed(), if !subscription.is_silent() => {
+                change = subscription.newest.changed(), if subscription.arrivals.is_none() => {
                     if change.is_err() {
                         break "gone";
                     }
@@ -74,6 +74,12 @@ pub fn body(
                         frames_sent.increment(1);
                         heartbeat = Instant::now() + pace.heartbeat;
                         yield frame;
+                    }
+                }
+                () = arrival(&mut subscription.arrivals) => {
+                    if let Some(joined) = join() {
+                        subscription = joined;
+                        subscription.newest.mark_changed();
                     }
                 }
                 () = shutdown.drained(), if !draining => {
@@ -97,6 +103,16 @@ pub fn body(
     }
 }
 
+/// Completes when an environment became known; never for who is no stranger.
+async fn arrival(arrivals: &mut Option<watch::Receiver<u64>>) {
+    if let Some(arrivals) = arrivals
+        && arrivals.changed().await.is_ok()
+    {
+        return;
+    }
+    std::future::pending::<()>().await;
+}
+
 /// A random part of a whole.
 fn share() -> f64 {
     rand::rng().random_range(0.0..1.0)
@@ -109,6 +125,8 @@ fn drain_retry() -> u64 {
 #[cfg(test)]
 mod tests {
     use std::pin::{Pin, pin};
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicBool, Ordering};
 
     use tokio_stream::StreamExt as _;
 
@@ -122,16 +140,14 @@ mod tests {
     };
 
     async fn next<S: Stream<Item = Bytes>>(body: &mut Pin<&mut S>) -> Option<String> {
-        body.next()
-            .await
-            .map(|frame| String::from_utf8(frame.to_vec()).unwrap())
+        body.next().await.map(|frame| String::from_utf8(frame.to_vec()).unwrap())
     }
 
     #[tokio::test(start_paused = true)]
     async fn it_begins_with_the_present_state_and_ends_when_its_life_is_over() {
         let hub = hub();
         publish(&hub, STAGING, 5);
-        let mut body = pin!(body(subscribe(&hub).unwrap(), PACE, Shutdown::default()));
+        let mut body = pin!(body(subscribe(&hub).unwrap(), PACE, Shutdown::default(), || None));
         assert_eq!(next(&mut body).await.unwrap(), "ping 5");
         let began = Instant::now();
         let mut heartbeats = 0;
@@ -147,7 +163,7 @@ mod tests {
     async fn a_burst_becomes_one_ping_and_puts_the_heartbeat_off() {
         let hub = hub();
         publish(&hub, STAGING, 1);
-        let mut body = pin!(body(subscribe(&hub).unwrap(), PACE, Shutdown::default()));
+        let mut body = pin!(body(subscribe(&hub).unwrap(), PACE, Shutdown::default(), || None));
         assert_eq!(next(&mut body).await.unwrap(), "ping 1");
         tokio::time::advance(Duration::from_secs(10)).await;
         for revision in 2..=64 {
@@ -162,7 +178,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn the_first_state_of_a_new_environment_follows_the_greeting() {
         let hub = hub();
-        let mut body = pin!(body(subscribe(&hub).unwrap(), PACE, Shutdown::default()));
+        let mut body = pin!(body(subscribe(&hub).unwrap(), PACE, Shutdown::default(), || None));
         assert_eq!(next(&mut body).await.unwrap(), ": ok\n\n");
         publish(&hub, STAGING, 1);
         assert_eq!(next(&mut body).await.unwrap(), "ping 1");
@@ -173,15 +189,12 @@ mod tests {
         let hub = hub();
         publish(&hub, STAGING, 1);
         let shutdown = Shutdown::default();
-        let mut body = pin!(body(subscribe(&hub).unwrap(), PACE, shutdown.clone()));
+        let mut body = pin!(body(subscribe(&hub).unwrap(), PACE, shutdown.clone(), || None));
         assert_eq!(next(&mut body).await.unwrap(), "ping 1");
         let began = Instant::now();
         shutdown.drain();
         let goodbye = next(&mut body).await.unwrap();
-        assert!(
-            goodbye.starts_with("retry: ") && goodbye.ends_with("\n\n"),
-            "{goodbye}"
-        );
+        assert!(goodbye.starts_with("retry: ") && goodbye.ends_with("\n\n"), "{goodbye}");
         assert_eq!(next(&mut body).await, None);
         assert!(began.elapsed() <= PACE.drain);
     }
@@ -190,17 +203,38 @@ mod tests {
     async fn a_deleted_environment_ends_its_streams() {
         let hub = hub();
         publish(&hub, STAGING, 1);
-        let mut body = pin!(body(subscribe(&hub).unwrap(), PACE, Shutdown::default()));
+        let mut body = pin!(body(subscribe(&hub).unwrap(), PACE, Shutdown::default(), || None));
         assert_eq!(next(&mut body).await.unwrap(), "ping 1");
         hub.remove(STAGING);
         assert_eq!(next(&mut body).await, None);
     }
 
     #[tokio::test(start_paused = true)]
+    async fn a_stranger_joins_when_its_key_becomes_known() {
+        let here = std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST);
+        let hub = hub();
+        let stranger = hub.subscribe_unknown(here).unwrap();
+        let known = Arc::new(AtomicBool::new(false));
+        let (joining, is_known) = (hub.clone(), Arc::clone(&known));
+        let join =
+            move || is_known.load(Ordering::Relaxed).then(|| subscribe(&joining).ok()).flatten();
+        let mut body = pin!(body(stranger, PACE, Shutdown::default(), join));
+        assert_eq!(next(&mut body).await.unwrap(), ": ok\n\n");
+        hub.welcome();
+        assert_eq!(next(&mut body).await.unwrap(), ":\n\n", "somebody else's key");
+        known.store(true, Ordering::Relaxed);
+        publish(&hub, STAGING, 1);
+        hub.welcome();
+        assert_eq!(next(&mut body).await.unwrap(), "ping 1");
+        publish(&hub, STAGING, 2);
+        assert_eq!(next(&mut body).await.unwrap(), "ping 2");
+    }
+
+    #[tokio::test(start_paused = true)]
     async fn a_stream_of_an_unknown_key_lives_its_whole_life() {
         let here = std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST);
         let subscription = hub().subscribe_unknown(here).unwrap();
-        let mut body = pin!(body(subscription, PACE, Shutdown::default()));
+        let mut body = pin!(body(subscription, PACE, Shutdown::default(), || None));
         let began = Instant::now();
         assert_eq!(next(&mut body).await.unwrap(), ": ok\n\n");
         while next(&mut body).await.is_some() {}

@@ -91,19 +91,10 @@ mod tests {
 
     #[test]
     fn known_clients_are_told_apart() {
-        assert_eq!(
-            ClientFamily::of("Mozilla/5.0 (X11; Linux)"),
-            ClientFamily::Browser
-        );
-        assert_eq!(
-            ClientFamily::of("python-requests/2.32"),
-            ClientFamily::Python
-        );
+        assert_eq!(ClientFamily::of("Mozilla/5.0 (X11; Linux)"), ClientFamily::Browser);
+        assert_eq!(ClientFamily::of("python-requests/2.32"), ClientFamily::Python);
         assert_eq!(ClientFamily::of("Go-http-client/1.1"), ClientFamily::Go);
-        assert_eq!(
-            ClientFamily::of("flagsmith-kotlin-android-sdk/1.9.0"),
-            ClientFamily::Android
-        );
+        assert_eq!(ClientFamily::of("flagsmith-kotlin-android-sdk/1.9.0"), ClientFamily::Android);
         assert_eq!(ClientFamily::of(""), ClientFamily::Other);
         for (place, family) in ClientFamily::ALL.into_iter().enumerate() {
             assert_eq!(family.index(), place);

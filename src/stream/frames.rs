@@ -34,10 +34,7 @@ pub struct PingFacts<'a> {
 /// "The newest revision is N".
 #[must_use]
 pub fn ping(facts: &PingFacts<'_>) -> Bytes {
-    let Stamp {
-        revision,
-        updated_at,
-    } = facts.stamp;
+    let Stamp { revision, updated_at } = facts.stamp;
     let mut frame = format!(
         "event: environment_updated\ndata: {{\"updated_at\": {updated_at}, \"revision\": {revision}"
     );
@@ -47,11 +44,8 @@ pub fn ping(facts: &PingFacts<'_>) -> Bytes {
         write!(frame, ", \"flags_url\": {quoted}").expect("writing to a string");
     }
     let heartbeat = facts.heartbeat_seconds;
-    write!(
-        frame,
-        ", \"heartbeat_s\": {heartbeat}}}\nretry: {RETRY_MS}\n\n"
-    )
-    .expect("writing to a string");
+    write!(frame, ", \"heartbeat_s\": {heartbeat}}}\nretry: {RETRY_MS}\n\n")
+        .expect("writing to a string");
     Bytes::from(frame)
 }
 
@@ -73,10 +67,7 @@ mod tests {
     use crate::model::{Revision, UpdatedAt};
 
     fn stamp(revision: u64, micros: i64) -> Stamp {
-        Stamp {
-            revision: Revision(revision),
-            updated_at: UpdatedAt::from_micros(micros),
-        }
+        Stamp { revision: Revision(revision), updated_at: UpdatedAt::from_micros(micros) }
     }
 
     #[test]
@@ -110,14 +101,9 @@ mod tests {
 
     /// Parses `bytes`, cut into pieces of `size`, with an independent parser.
     fn parse(bytes: &[u8], size: usize) -> Vec<eventsource_stream::Event> {
-        let pieces: Vec<_> = bytes
-            .chunks(size)
-            .map(|p| Ok::<_, std::io::Error>(p.to_vec()))
-            .collect();
-        let events = stream::iter(pieces)
-            .eventsource()
-            .map(Result::unwrap)
-            .collect::<Vec<_>>();
+        let pieces: Vec<_> =
+            bytes.chunks(size).map(|p| Ok::<_, std::io::Error>(p.to_vec())).collect();
+        let events = stream::iter(pieces).eventsource().map(Result::unwrap).collect::<Vec<_>>();
         futures_util::FutureExt::now_or_never(events).expect("everything is there")
     }
 

@@ -18,10 +18,15 @@ use crate::model::{EnvironmentId, Revision, Stamp};
 /// Pings that are remembered for people to look at.
 const RECENT_MAX: usize = 20;
 
+/// Longest wait of whoever made a change for its subscribers to be told.
+const TOLD_TIMEOUT: Duration = Duration::from_secs(1);
+
 /// The channels of this process, one for each environment. A clone is a handle to the same hub.
 #[derive(Clone, Debug)]
 pub struct Hub {
     channels: Arc<DashMap<EnvironmentId, Arc<Channel>>>,
+    /// Counts environments that became known; strangers listen to it.
+    arrivals: watch::Sender<u64>,
     seats: Arc<Seats>,
     metrics: StreamMetrics,
 }
@@ -63,6 +68,8 @@ pub struct Subscription {
     pub(super) metrics: StreamMetrics,
     /// Why it ends, unless the client just went away.
     pub(super) end_reason: &'static str,
+    /// For a stranger: wakes when its key may have become known.
+    pub(super) arrivals: Option<watch::Receiver<u64>>,
     channel: Option<(Arc<Channel>, ClientFamily)>,
     _open: GaugeGuard,
     _seat: Seat,
@@ -79,10 +86,11 @@ impl Default for Channel {
     }
 }
 
-impl Subscription {
-    /// Whether it belongs to no environment, so that nothing will ever change.
-    pub(super) fn is_silent(&self) -> bool {
-        self.channel.is_none()
+impl Channel {
+    fn remember(&self, record: PingRecord) {
+        let mut recent = self.recent.lock().unwrap_or_else(PoisonError::into_inner);
+        recent.truncate(RECENT_MAX - 1);
+        recent.push_front(record);
     }
 }
 
@@ -101,6 +109,7 @@ impl Hub {
     pub fn new(limits: Limits, metrics: StreamMetrics) -> Self {
         Self {
             channels: Arc::default(),
+            arrivals: watch::Sender::new(0),
             seats: Seats::new(limits),
             metrics,
         }
@@ -108,10 +117,7 @@ impl Hub {
 
     /// Sets the state that streams begin with, without telling anybody: what was true at start.
     pub fn seed(&self, id: EnvironmentId, stamp: Stamp, frame: Bytes) {
-        self.channel(id).newest.send_replace(Newest {
-            ping: Some((stamp, frame)),
-            gone: false,
-        });
+        self.channel(id).newest.send_replace(Newest { ping: Some((stamp, frame)), gone: false });
     }
 
     /// Wakes the subscribers of an environment, unless `stamp` is not newer than the last one.
@@ -124,10 +130,14 @@ impl Hub {
         since_commit: Duration,
     ) -> bool {
         let channel = self.channel(id);
+        let streams = channel.open.load(Ordering::Relaxed);
+        let record = PingRecord { stamp, committed_at, change_to_ping: since_commit, streams };
         let is_newer = channel.newest.send_if_modified(|newest| {
             let known = newest.ping.as_ref().map(|(known, _)| known.revision);
             let is_newer = known < Some(stamp.revision);
             if is_newer {
+                // Before anybody wakes: who was told may look it up.
+                channel.remember(record);
                 newest.ping = Some((stamp, frame));
             }
             is_newer
@@ -135,19 +145,6 @@ impl Hub {
         if is_newer {
             self.metrics.pings.increment(1);
             self.metrics.change_to_ping.record(since_commit);
-            let streams = channel.open.load(Ordering::Relaxed);
-            let record = PingRecord {
-                stamp,
-                committed_at,
-                change_to_ping: since_commit,
-                streams,
-            };
-            let mut recent = channel
-                .recent
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner);
-            recent.truncate(RECENT_MAX - 1);
-            recent.push_front(record);
         }
         is_newer
     }
@@ -182,6 +179,7 @@ impl Hub {
             newest: channel.newest.subscribe(),
             metrics: self.metrics.clone(),
             end_reason: "client",
+            arrivals: None,
             channel: Some((channel, family)),
             _open: self.metrics.open("flagsmith", "direct"),
             _seat: seat,
@@ -195,22 +193,33 @@ impl Hub {
             newest: watch::channel(Newest::default()).1,
             metrics: self.metrics.clone(),
             end_reason: "client",
+            arrivals: Some(self.arrivals.subscribe()),
             channel: None,
             _open: self.metrics.open("flagsmith", "unknown"),
             _seat: seat,
         })
     }
 
+    /// Wakes the strangers: an environment became known that may be theirs.
+    pub fn welcome(&self) {
+        self.arrivals.send_modify(|count| *count += 1);
+    }
+
     /// Completes when the subscribers of an environment have been told of at least `revision`, or
-    /// it is gone.
-    pub async fn reached(&self, id: EnvironmentId, revision: Revision) {
+    /// it is gone, or that took too long. Tells whether it did not: the change is committed and
+    /// will be told; only reading it back at once may be a moment early.
+    pub async fn told(&self, id: EnvironmentId, revision: Revision) -> bool {
+        let told = tokio::time::timeout(TOLD_TIMEOUT, self.reached(id, revision)).await.is_ok();
+        if !told {
+            tracing::warn!("a change is committed, but not told yet; the change feed is behind");
+        }
+        told
+    }
+
+    async fn reached(&self, id: EnvironmentId, revision: Revision) {
         let mut newest = self.channel(id).newest.subscribe();
         let told = |newest: &Newest| {
-            newest.gone
-                || newest
-                    .ping
-                    .as_ref()
-                    .is_some_and(|(s, _)| s.revision >= revision)
+            newest.gone || newest.ping.as_ref().is_some_and(|(s, _)| s.revision >= revision)
         };
         // The channel's end means that the environment is gone, which is an answer too.
         drop(newest.wait_for(told).await);
@@ -236,10 +245,7 @@ impl Hub {
         let Some(channel) = self.channels.get(&id) else {
             return Vec::new();
         };
-        let recent = channel
-            .recent
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
+        let recent = channel.recent.lock().unwrap_or_else(PoisonError::into_inner);
         recent.iter().copied().collect()
     }
 
@@ -253,9 +259,7 @@ impl Hub {
         address: IpAddr,
         environment: Option<Arc<AtomicUsize>>,
     ) -> Result<Seat, Refusal> {
-        self.seats
-            .take(address, environment)
-            .inspect_err(|refusal| self.metrics.refused(refusal.0))
+        self.seats.take(address, environment).inspect_err(|refusal| self.metrics.refused(refusal.0))
     }
 }
 
@@ -270,20 +274,12 @@ pub(super) mod tests {
     const HERE: IpAddr = IpAddr::V4(std::net::Ipv4Addr::LOCALHOST);
 
     pub(in crate::stream) fn hub() -> Hub {
-        let limits = Limits {
-            total: 0,
-            per_environment: 1,
-            per_address: 0,
-            unknown: 1,
-        };
+        let limits = Limits { total: 0, per_environment: 1, per_address: 0, unknown: 1 };
         Hub::new(limits, Metrics::new().stream())
     }
 
     pub(in crate::stream) fn publish(hub: &Hub, id: EnvironmentId, revision: u64) -> bool {
-        let stamp = Stamp {
-            revision: Revision(revision),
-            updated_at: UpdatedAt::from_micros(0),
-        };
+        let stamp = Stamp { revision: Revision(revision), updated_at: UpdatedAt::from_micros(0) };
         let frame = Bytes::from(format!("ping {revision}"));
         hub.publish(id, (stamp, frame), 0, Duration::ZERO)
     }
@@ -294,10 +290,7 @@ pub(super) mod tests {
 
     fn newest(subscription: &Subscription) -> u64 {
         let newest = subscription.newest.borrow();
-        newest
-            .ping
-            .as_ref()
-            .map_or(0, |(stamp, _)| stamp.revision.0)
+        newest.ping.as_ref().map_or(0, |(stamp, _)| stamp.revision.0)
     }
 
     #[test]

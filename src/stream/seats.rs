@@ -59,12 +59,7 @@ impl Seats {
     ) -> Result<Seat, Refusal> {
         let limits = self.limits;
         // From here on the seat gives back what was taken, whatever is refused after it.
-        let mut seat = Seat {
-            seats: Arc::clone(self),
-            address,
-            unknown: false,
-            environment: None,
-        };
+        let mut seat = Seat { seats: Arc::clone(self), address, unknown: false, environment: None };
         self.total.fetch_add(1, Ordering::Relaxed);
         *self.by_address.entry(address).or_default() += 1;
         let within = |count: usize, limit: usize| limit == 0 || count <= limit;
@@ -79,11 +74,7 @@ impl Seats {
             seat.unknown = true;
             let count = self.unknown.fetch_add(1, Ordering::Relaxed) + 1;
             let refusal = Refusal("streams_unknown");
-            return if within(count, limits.unknown) {
-                Ok(seat)
-            } else {
-                Err(refusal)
-            };
+            return if within(count, limits.unknown) { Ok(seat) } else { Err(refusal) };
         };
         let count = environment.fetch_add(1, Ordering::Relaxed) + 1;
         seat.environment = Some(environment);
@@ -121,12 +112,7 @@ mod tests {
 
     #[test]
     fn each_limit_refuses_by_its_name_and_a_dropped_seat_is_free() {
-        let limits = Limits {
-            total: 4,
-            per_environment: 2,
-            per_address: 3,
-            unknown: 1,
-        };
+        let limits = Limits { total: 4, per_environment: 2, per_address: 3, unknown: 1 };
         let seats = Seats::new(limits);
         let environment = Arc::new(AtomicUsize::new(0));
         let take = |address, environment| seats.take(address, environment).map_err(|r| r.0);
@@ -136,10 +122,7 @@ mod tests {
         assert_eq!(third.unwrap_err(), "streams_per_environment");
         let unknown = take(HERE, None).unwrap();
         assert_eq!(take(THERE, None).unwrap_err(), "streams_unknown");
-        assert_eq!(
-            take(HERE, Some(Arc::default())).unwrap_err(),
-            "streams_per_address"
-        );
+        assert_eq!(take(HERE, Some(Arc::default())).unwrap_err(), "streams_per_address");
         let fourth = take(THERE, Some(Arc::default())).unwrap();
         assert_eq!(take(THERE, Some(Arc::default())).unwrap_err(), "streams");
         drop(first);

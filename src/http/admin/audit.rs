@@ -113,39 +113,14 @@ pub(super) async fn list(
         since: instant("since", query.since.as_deref(), 0)?,
         until: instant("until", query.until.as_deref(), i64::MAX)?,
     };
-    let page = PageQuery {
-        cursor: query.cursor,
-        limit: query.limit,
-    }
-    .page()?;
-    let before = if page.after == 0 {
-        i64::MAX
-    } else {
-        page.after
-    };
-    let accept = headers
-        .get(ACCEPT)
-        .and_then(|value| value.to_str().ok())
-        .unwrap_or_default();
+    let page = PageQuery { cursor: query.cursor, limit: query.limit }.page()?;
+    let before = if page.after == 0 { i64::MAX } else { page.after };
+    let accept = headers.get(ACCEPT).and_then(|value| value.to_str().ok()).unwrap_or_default();
     if accept.contains("text/csv") {
-        return Ok(export(
-            admin.store,
-            filter,
-            before,
-            "text/csv; charset=utf-8",
-            CSV_HEAD,
-            csv,
-        ));
+        return Ok(export(admin.store, filter, before, "text/csv; charset=utf-8", CSV_HEAD, csv));
     }
     if accept.contains("ndjson") {
-        return Ok(export(
-            admin.store,
-            filter,
-            before,
-            "application/x-ndjson",
-            "",
-            ndjson,
-        ));
+        return Ok(export(admin.store, filter, before, "application/x-ndjson", "", ndjson));
     }
     let rows = admin.store.audit(&filter, before, page.limit).await?;
     let listed = Listed::of(rows, page, |event| event.id, AuditShape::from);
@@ -199,10 +174,7 @@ fn csv(event: &AuditShape) -> String {
         optional(&event.project),
         optional(&event.environment),
         event.subject.clone(),
-        event
-            .revision
-            .map(|revision| revision.to_string())
-            .unwrap_or_default(),
+        event.revision.map(|revision| revision.to_string()).unwrap_or_default(),
         event.before.to_string(),
         event.after.to_string(),
     ];
@@ -222,13 +194,10 @@ fn quote(field: &str) -> String {
 
 fn instant(name: &str, text: Option<&str>, absent: i64) -> Result<i64, Problem> {
     let Some(text) = text else { return Ok(absent) };
-    text.parse::<jiff::Timestamp>()
-        .map(jiff::Timestamp::as_microsecond)
-        .map_err(|_| {
-            let detail =
-                format!("`{name}` must be an RFC 3339 time, for example 2026-01-31T12:00:00Z");
-            Problem::invalid_query(detail)
-        })
+    text.parse::<jiff::Timestamp>().map(jiff::Timestamp::as_microsecond).map_err(|_| {
+        let detail = format!("`{name}` must be an RFC 3339 time, for example 2026-01-31T12:00:00Z");
+        Problem::invalid_query(detail)
+    })
 }
 
 #[cfg(test)]

@@ -1,8 +1,5 @@
 //! A call that changes something: the way from a request to a told change.
 
-use std::collections::BTreeMap;
-use std::time::Duration;
-
 use axum::extract::{FromRequest, FromRequestParts as _, Request};
 use axum::response::{IntoResponse as _, Response};
 use http::header::{CONTENT_TYPE, ETAG, IF_MATCH};
@@ -16,13 +13,9 @@ use super::Admin;
 use crate::http::caller::Caller;
 use crate::http::errors::Problem;
 use crate::http::request::{BodyLimits, parse_json};
-use crate::model::{Environment, EnvironmentId, Revision, Stamp};
+use crate::model::{Environment, Revision, Stamp};
 use crate::store::keys::hex;
 use crate::store::{Change, Idempotency, Replay, Stamps};
-
-/// Longest wait for the subscribers to be told before the answer leaves anyway: the change is
-/// committed and will be told; only reading it back at once may be a moment early.
-const TOLD_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Longest idempotency key.
 const IDEMPOTENCY_KEY_MAX: usize = 128;
@@ -70,23 +63,10 @@ impl<T: DeserializeOwned> FromRequest<Admin> for Call<T> {
             hash.update([0]);
             hash.update(&bytes);
             let request_hash = hex(&hash.finalize());
-            Idempotency {
-                token_id: caller.token.id,
-                key,
-                request_hash,
-            }
+            Idempotency { token_id: caller.token.id, key, request_hash }
         });
-        let bytes = if bytes.is_empty() {
-            b"{}".as_slice()
-        } else {
-            &bytes
-        };
-        Ok(Self {
-            caller,
-            body: parse_json(bytes)?,
-            if_match,
-            idempotency,
-        })
+        let bytes = if bytes.is_empty() { b"{}".as_slice() } else { &bytes };
+        Ok(Self { caller, body: parse_json(bytes)?, if_match, idempotency })
     }
 }
 
@@ -117,9 +97,7 @@ impl Admin {
             let status = StatusCode::from_u16(replay.status).unwrap_or(StatusCode::OK);
             let mut response = answer(status, replay.body);
             let replayed = HeaderValue::from_static("true");
-            response
-                .headers_mut()
-                .insert("idempotency-replayed", replayed);
+            response.headers_mut().insert("idempotency-replayed", replayed);
             return Ok(Begun::Done(response));
         }
         Ok(Begun::Open(change))
@@ -141,34 +119,20 @@ impl Admin {
         })?;
         if let Some(idempotency) = &call.idempotency {
             let body = without_secrets(json.clone()).to_string();
-            change
-                .remember(
-                    idempotency,
-                    &Replay {
-                        status: status.as_u16(),
-                        body,
-                    },
-                )
-                .await?;
+            change.remember(idempotency, &Replay { status: status.as_u16(), body }).await?;
         }
         change.commit().await?;
-        self.told(&stamps).await;
+        for (id, stamp) in &stamps {
+            // One warning is enough: the same feed tells of all.
+            if !self.hub.told(*id, stamp.revision).await {
+                break;
+            }
+        }
         let mut response = answer(status, json.to_string());
         if let [stamp] = stamps.values().copied().collect::<Vec<_>>()[..] {
             response.headers_mut().insert(ETAG, etag(stamp));
         }
         Ok(response)
-    }
-
-    async fn told(&self, stamps: &BTreeMap<EnvironmentId, Stamp>) {
-        let all = async {
-            for (id, stamp) in stamps {
-                self.hub.reached(*id, stamp.revision).await;
-            }
-        };
-        if tokio::time::timeout(TOLD_TIMEOUT, all).await.is_err() {
-            tracing::warn!("a change is committed, but not told yet; the change feed is behind");
-        }
     }
 }
 
@@ -180,10 +144,7 @@ pub(super) fn etag(stamp: Stamp) -> HeaderValue {
 
 /// A JSON answer that nobody keeps.
 pub(super) fn answer(status: StatusCode, body: String) -> Response {
-    let headers = [
-        (CONTENT_TYPE, "application/json"),
-        (http::header::CACHE_CONTROL, "no-store"),
-    ];
+    let headers = [(CONTENT_TYPE, "application/json"), (http::header::CACHE_CONTROL, "no-store")];
     (status, headers, body).into_response()
 }
 
@@ -207,9 +168,7 @@ fn if_match(headers: &HeaderMap) -> Result<Option<Revision>, Problem> {
     if text == "*" {
         return Ok(None);
     }
-    let quoted = text
-        .strip_prefix('"')
-        .and_then(|rest| rest.strip_suffix('"'));
+    let quoted = text.strip_prefix('"').and_then(|rest| rest.strip_suffix('"'));
     match quoted.map(str::parse) {
         Some(Ok(revision)) => Ok(Some(Revision(revision))),
         _ => Err(Problem::invalid_header(

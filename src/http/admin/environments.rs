@@ -102,11 +102,7 @@ pub(super) struct PingShape {
 
 impl From<ServerKey> for ServerKeyShape {
     fn from(key: ServerKey) -> Self {
-        Self {
-            id: key.id,
-            name: key.name,
-            created_at: rfc3339(key.created_at),
-        }
+        Self { id: key.id, name: key.name, created_at: rfc3339(key.created_at) }
     }
 }
 
@@ -127,12 +123,7 @@ pub(super) async fn list(
         Some(key) => vec![admin.store.environment(&project, key).await?],
         None => admin.store.environments(project.id, page).await?,
     };
-    let listed = Listed::of(
-        rows,
-        page,
-        |e| e.id.0,
-        |e| EnvironmentShape::at(&e, e.stamp),
-    );
+    let listed = Listed::of(rows, page, |e| e.id.0, |e| EnvironmentShape::at(&e, e.stamp));
     Ok(answer(StatusCode::OK, json!(listed).to_string()))
 }
 
@@ -188,19 +179,11 @@ async fn make(
     let key = key_of(&body.key)?;
     check_name(&body.name)?;
     let client_key = new_client_key();
-    let new = NewEnvironment {
-        key: &key,
-        name: &body.name,
-        client_key: &client_key,
-    };
-    let environment = change
-        .create_environment(project, &new, &admin.limits)
-        .await?;
+    let new = NewEnvironment { key: &key, name: &body.name, client_key: &client_key };
+    let environment = change.create_environment(project, &new, &admin.limits).await?;
     let server_key = new_server_key();
     let named = ("first", digest(server_key.expose()));
-    change
-        .create_server_key(project, &environment, (named.0, &named.1), &admin.limits)
-        .await?;
+    change.create_server_key(project, &environment, (named.0, &named.1), &admin.limits).await?;
     Ok((environment, server_key))
 }
 
@@ -244,8 +227,7 @@ pub(super) async fn rename(
     Path((project, environment)): Path<(String, String)>,
     call: Call<Rename>,
 ) -> Result<Response, Problem> {
-    call.caller
-        .may_change(Role::Admin, Some(&project), Some(&environment))?;
+    call.caller.may_change(Role::Admin, Some(&project), Some(&environment))?;
     check_name(&call.body.name)?;
     let mut change = match admin.begin(&call).await? {
         Begun::Done(response) => return Ok(response),
@@ -254,9 +236,7 @@ pub(super) async fn rename(
     let project = change.project(&project).await?;
     let environment = change.environment(&project, &environment).await?;
     call.expect(&change, &environment)?;
-    let environment = change
-        .rename_environment(&project, &environment, &call.body.name)
-        .await?;
+    let environment = change.rename_environment(&project, &environment, &call.body.name).await?;
     let shape = |stamps: &_| EnvironmentShape::after(&environment, stamps);
     admin.finish(change, &call, StatusCode::OK, shape).await
 }
@@ -279,14 +259,7 @@ pub(super) async fn delete(
     let environment = change.environment(&project, &environment).await?;
     call.expect(&change, &environment)?;
     change.delete_environment(&project, &environment).await?;
-    admin
-        .finish(
-            change,
-            &call,
-            StatusCode::OK,
-            |_| json!({ "deleted": environment.key }),
-        )
-        .await
+    admin.finish(change, &call, StatusCode::OK, |_| json!({ "deleted": environment.key })).await
 }
 
 /// Lists server keys.
@@ -318,8 +291,7 @@ pub(super) async fn create_key(
     Path((project, environment)): Path<(String, String)>,
     call: Call<NewServerKey>,
 ) -> Result<Response, Problem> {
-    call.caller
-        .may_change(Role::Admin, Some(&project), Some(&environment))?;
+    call.caller.may_change(Role::Admin, Some(&project), Some(&environment))?;
     check_name(&call.body.name)?;
     let mut change = match admin.begin(&call).await? {
         Begun::Done(response) => return Ok(response),
@@ -331,16 +303,12 @@ pub(super) async fn create_key(
     let secret = new_server_key();
     let hash = digest(secret.expose());
     let named = (call.body.name.as_str(), hash.as_str());
-    let key = change
-        .create_server_key(&project, &environment, named, &admin.limits)
-        .await?;
+    let key = change.create_server_key(&project, &environment, named, &admin.limits).await?;
     let shape = |_: &_| CreatedServerKey {
         key: ServerKeyShape::from(key),
         server_key: secret.expose().to_owned(),
     };
-    admin
-        .finish(change, &call, StatusCode::CREATED, shape)
-        .await
+    admin.finish(change, &call, StatusCode::CREATED, shape).await
 }
 
 /// Revokes a server key.
@@ -353,8 +321,7 @@ pub(super) async fn revoke_key(
     Path((project, environment, id)): Path<(String, String, String)>,
     call: Call<Nothing>,
 ) -> Result<Response, Problem> {
-    call.caller
-        .may_change(Role::Admin, Some(&project), Some(&environment))?;
+    call.caller.may_change(Role::Admin, Some(&project), Some(&environment))?;
     let not_found = || Problem::not_found(format!("there is no server key `{id}`"));
     let id: i64 = id.parse().map_err(|_| not_found())?;
     let mut change = match admin.begin(&call).await? {
@@ -365,9 +332,7 @@ pub(super) async fn revoke_key(
     let environment = change.environment(&project, &environment).await?;
     call.expect(&change, &environment)?;
     change.delete_server_key(&project, &environment, id).await?;
-    admin
-        .finish(change, &call, StatusCode::OK, |_| json!({ "revoked": id }))
-        .await
+    admin.finish(change, &call, StatusCode::OK, |_| json!({ "revoked": id })).await
 }
 
 /// Tells who is listening.
@@ -384,22 +349,15 @@ pub(super) async fn streams(
         .hub
         .listeners(environment.id)
         .into_iter()
-        .map(|(family, open)| ClientShape {
-            client: family.as_str(),
-            open,
-        })
+        .map(|(family, open)| ClientShape { client: family.as_str(), open })
         .collect();
-    let pings = admin
-        .hub
-        .recent(environment.id)
-        .into_iter()
-        .map(|ping| PingShape {
-            revision: ping.stamp.revision.0,
-            updated_at: ping.stamp.updated_at,
-            committed_at: rfc3339(ping.committed_at),
-            change_to_ping_ms: (ping.change_to_ping.as_secs_f64() * 1e5).round() / 100.0,
-            streams: ping.streams,
-        });
+    let pings = admin.hub.recent(environment.id).into_iter().map(|ping| PingShape {
+        revision: ping.stamp.revision.0,
+        updated_at: ping.stamp.updated_at,
+        committed_at: rfc3339(ping.committed_at),
+        change_to_ping_ms: (ping.change_to_ping.as_secs_f64() * 1e5).round() / 100.0,
+        streams: ping.streams,
+    });
     let shape = StreamsShape {
         environment: environment.key.clone(),
         revision: environment.stamp.revision.0,

@@ -91,25 +91,15 @@ pub(super) async fn create(
     };
     let project = change.project(&project).await?;
     let environments = change.environments_of(project.id).await?;
-    let defaults = FeatureDefaults {
-        enabled: body.enabled,
-        value: body.value.clone(),
-    };
+    let defaults = FeatureDefaults { enabled: body.enabled, value: body.value.clone() };
     let description = &body.description;
-    let new = NewFeature {
-        key: &key,
-        description,
-        tags: &body.tags,
-        defaults: &defaults,
-    };
+    let new = NewFeature { key: &key, description, tags: &body.tags, defaults: &defaults };
     let feature = change.create_feature(&project, &new, &admin.limits).await?;
     let shape = |stamps: &_| Everywhere {
         thing: FeatureShape::from(&feature),
         revisions: revisions(&environments, stamps),
     };
-    admin
-        .finish(change, &call, StatusCode::CREATED, shape)
-        .await
+    admin.finish(change, &call, StatusCode::CREATED, shape).await
 }
 
 /// Reads a feature.
@@ -124,10 +114,7 @@ pub(super) async fn read(
     caller.may_read(Some(&project), None)?;
     let project = admin.store.project(&project).await?;
     let feature = admin.store.feature(&project, &feature).await?;
-    Ok(answer(
-        StatusCode::OK,
-        json!(FeatureShape::from(&feature)).to_string(),
-    ))
+    Ok(answer(StatusCode::OK, json!(FeatureShape::from(&feature)).to_string()))
 }
 
 /// Changes what a feature is for.
@@ -152,9 +139,7 @@ pub(super) async fn describe(
     let environments = change.environments_of(project.id).await?;
     let feature = change.feature(&project, &feature).await?;
     let (description, tags) = (description.as_deref(), tags.as_deref());
-    let feature = change
-        .describe_feature(&project, &feature, description, tags)
-        .await?;
+    let feature = change.describe_feature(&project, &feature, description, tags).await?;
     let shape = |stamps: &_| Everywhere {
         thing: FeatureShape::from(&feature),
         revisions: revisions(&environments, stamps),

@@ -141,18 +141,11 @@ pub(super) async fn read(
     let state = admin.store.environment_state(environment.id).await?;
     let found = state.and_then(|state| {
         let stamp = state.environment.stamp;
-        state
-            .flags
-            .into_iter()
-            .find(|f| f.feature.key == feature)
-            .map(|flag| (flag, stamp))
+        state.flags.into_iter().find(|f| f.feature.key == feature).map(|flag| (flag, stamp))
     });
     let (flag, stamp) =
         found.ok_or_else(|| Problem::not_found(format!("there is no feature `{feature}`")))?;
-    let mut response = answer(
-        StatusCode::OK,
-        json!(FlagShape::at(&flag, stamp)).to_string(),
-    );
+    let mut response = answer(StatusCode::OK, json!(FlagShape::at(&flag, stamp)).to_string());
     response.headers_mut().insert(ETAG, etag(stamp));
     Ok(response)
 }
@@ -167,8 +160,7 @@ pub(super) async fn update(
     Path((project, environment, feature)): Path<(String, String, String)>,
     call: Call<FlagPatch>,
 ) -> Result<Response, Problem> {
-    call.caller
-        .may_change(Role::Editor, Some(&project), Some(&environment))?;
+    call.caller.may_change(Role::Editor, Some(&project), Some(&environment))?;
     let FlagPatch { enabled, value } = call.body.clone();
     let update = checked(enabled, value, &admin.limits)?;
     let mut change = match admin.begin(&call).await? {
@@ -179,9 +171,7 @@ pub(super) async fn update(
     let environment = change.environment(&project, &environment).await?;
     call.expect(&change, &environment)?;
     let present = change.flag(&environment, &feature).await?;
-    let flag = change
-        .update_flag(&project, &environment, &present, &update)
-        .await?;
+    let flag = change.update_flag(&project, &environment, &present, &update).await?;
     let shape = |stamps: &_| FlagShape::at(&flag, stamp_after(&environment, stamps));
     admin.finish(change, &call, StatusCode::OK, shape).await
 }
@@ -196,8 +186,7 @@ pub(super) async fn batch(
     Path((project, environment)): Path<(String, String)>,
     call: Call<Batch>,
 ) -> Result<Response, Problem> {
-    call.caller
-        .may_change(Role::Editor, Some(&project), Some(&environment))?;
+    call.caller.may_change(Role::Editor, Some(&project), Some(&environment))?;
     let updates = checked_batch(&call.body, &admin.limits)?;
     let mut change = match admin.begin(&call).await? {
         Begun::Done(response) => return Ok(response),
@@ -208,30 +197,20 @@ pub(super) async fn batch(
     call.expect(&change, &environment)?;
     let mut flags = Vec::with_capacity(updates.len());
     for (index, (key, update)) in updates.iter().enumerate() {
-        let present = change
-            .flag(&environment, key)
-            .await
-            .map_err(|error| match error {
-                StoreError::NotFound { .. } => {
-                    Problem::not_found(format!("`flags[{index}].key`: there is no feature `{key}`"))
-                }
-                other => other.into(),
-            })?;
-        flags.push(
-            change
-                .update_flag(&project, &environment, &present, update)
-                .await?,
-        );
+        let present = change.flag(&environment, key).await.map_err(|error| match error {
+            StoreError::NotFound { .. } => {
+                Problem::not_found(format!("`flags[{index}].key`: there is no feature `{key}`"))
+            }
+            other => other.into(),
+        })?;
+        flags.push(change.update_flag(&project, &environment, &present, update).await?);
     }
     let shape = |stamps: &_| {
         let stamp = stamp_after(&environment, stamps);
         BatchAnswer {
             revision: stamp.revision.0,
             updated_at: stamp.updated_at,
-            flags: flags
-                .iter()
-                .map(|flag| FlagShape::at(flag, stamp))
-                .collect(),
+            flags: flags.iter().map(|flag| FlagShape::at(flag, stamp)).collect(),
         }
     };
     admin.finish(change, &call, StatusCode::OK, shape).await
@@ -252,27 +231,13 @@ pub(super) async fn analytics(
 ) -> Result<Response, Problem> {
     let limit = query.limit.unwrap_or(30);
     if !(1..=DAYS_MAX).contains(&limit) {
-        return Err(Problem::invalid_query(format!(
-            "`limit` must be 1 to {DAYS_MAX}"
-        )));
+        return Err(Problem::invalid_query(format!("`limit` must be 1 to {DAYS_MAX}")));
     }
     let (project, environment) = admin.environment(&caller, &project, &environment).await?;
     let feature = admin.store.feature(&project, &feature).await?;
-    let days = admin
-        .store
-        .evaluations(environment.id, feature.id, limit)
-        .await?;
-    let items = days
-        .into_iter()
-        .map(|d| DayShape {
-            day: d.day,
-            count: d.count,
-        })
-        .collect();
-    let listed = Listed {
-        items,
-        next_cursor: None,
-    };
+    let days = admin.store.evaluations(environment.id, feature.id, limit).await?;
+    let items = days.into_iter().map(|d| DayShape { day: d.day, count: d.count }).collect();
+    let listed = Listed { items, next_cursor: None };
     Ok(answer(StatusCode::OK, json!(listed).to_string()))
 }
 
@@ -285,9 +250,7 @@ fn checked(
         let detail = "send `enabled`, `value` or both: there is nothing to change";
         return Err(Problem::invalid_field(detail.to_owned()));
     }
-    value
-        .as_ref()
-        .map_or(Ok(()), |value| check_value(value, limits))?;
+    value.as_ref().map_or(Ok(()), |value| check_value(value, limits))?;
     Ok(FlagUpdate { enabled, value })
 }
 

@@ -52,9 +52,7 @@ pub struct Admin {
 
 impl std::fmt::Debug for Admin {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Admin")
-            .field("limits", &self.limits)
-            .finish_non_exhaustive()
+        f.debug_struct("Admin").field("limits", &self.limits).finish_non_exhaustive()
     }
 }
 
@@ -64,13 +62,7 @@ impl Admin {
     pub fn new(store: Store, hub: Hub, limits: Limits, metrics: Metrics) -> Self {
         let rate = NonZeroU32::new(limits.requests_per_second).unwrap_or(NonZeroU32::MIN);
         let rate = Arc::new(RateLimiter::keyed(Quota::per_second(rate)));
-        Self {
-            store,
-            hub,
-            limits: Arc::new(limits),
-            metrics,
-            rate,
-        }
+        Self { store, hub, limits: Arc::new(limits), metrics, rate }
     }
 
     /// Refuses a request of a token that sends too many.
@@ -103,21 +95,13 @@ fn routes() -> OpenApiRouter<Admin> {
         .routes(routes!(projects::list, projects::create))
         .routes(routes!(projects::read, projects::rename, projects::delete))
         .routes(routes!(environments::list, environments::create))
-        .routes(routes!(
-            environments::read,
-            environments::rename,
-            environments::delete
-        ))
+        .routes(routes!(environments::read, environments::rename, environments::delete))
         .routes(routes!(environments::clone))
         .routes(routes!(environments::list_keys, environments::create_key))
         .routes(routes!(environments::revoke_key))
         .routes(routes!(environments::streams))
         .routes(routes!(features::list, features::create))
-        .routes(routes!(
-            features::read,
-            features::describe,
-            features::delete
-        ))
+        .routes(routes!(features::read, features::describe, features::delete))
         .routes(routes!(flags::list))
         .routes(routes!(flags::read, flags::update))
         .routes(routes!(flags::batch))
@@ -131,10 +115,7 @@ fn routes() -> OpenApiRouter<Admin> {
 pub fn openapi() -> String {
     let mut document = routes().split_for_parts().1;
     let bearer = SecurityScheme::Http(Http::new(HttpAuthScheme::Bearer));
-    document
-        .components
-        .get_or_insert_default()
-        .add_security_scheme("token", bearer);
+    document.components.get_or_insert_default().add_security_scheme("token", bearer);
     document.to_pretty_json().unwrap_or_default()
 }
 
@@ -145,7 +126,5 @@ pub(super) fn router(admin: Admin) -> Router {
         ([(CONTENT_TYPE, "application/json")], document.to_string()).into_response()
     };
     let (routes, _) = routes().split_for_parts();
-    routes
-        .with_state(admin)
-        .route("/admin/v1/openapi.json", get(answer))
+    routes.with_state(admin).route("/admin/v1/openapi.json", get(answer))
 }

@@ -44,10 +44,7 @@ impl PageQuery {
             return Err(Problem::invalid_query(detail));
         }
         let after = self.cursor.as_deref().map(decode).transpose()?.unwrap_or(0);
-        Ok(Page {
-            after,
-            limit: limit + 1,
-        })
+        Ok(Page { after, limit: limit + 1 })
     }
 }
 
@@ -62,15 +59,8 @@ impl<T> Listed<T> {
         let shown = page.limit as usize - 1;
         let more = rows.len() > shown;
         rows.truncate(shown);
-        let next_cursor = if more {
-            rows.last().map(|row| encode(id(row)))
-        } else {
-            None
-        };
-        Self {
-            items: rows.into_iter().map(shape).collect(),
-            next_cursor,
-        }
+        let next_cursor = if more { rows.last().map(|row| encode(id(row))) } else { None };
+        Self { items: rows.into_iter().map(shape).collect(), next_cursor }
     }
 }
 
@@ -102,16 +92,10 @@ mod tests {
 
     #[test]
     fn a_page_knows_whether_there_is_another() {
-        let query = PageQuery {
-            cursor: None,
-            limit: Some(2),
-        };
+        let query = PageQuery { cursor: None, limit: Some(2) };
         let page = query.page().unwrap();
         let listed = Listed::of(vec![1, 2, 3], page, |id| *id, |id| id);
-        assert_eq!(
-            (listed.items, listed.next_cursor),
-            (vec![1, 2], Some(encode(2)))
-        );
+        assert_eq!((listed.items, listed.next_cursor), (vec![1, 2], Some(encode(2))));
         let listed = Listed::of(vec![1, 2], page, |id| *id, |id| id);
         assert_eq!((listed.items, listed.next_cursor), (vec![1, 2], None));
     }

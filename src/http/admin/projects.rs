@@ -66,14 +66,8 @@ pub(super) async fn create(
         Begun::Done(response) => return Ok(response),
         Begun::Open(change) => change,
     };
-    let project = change
-        .create_project(&key, &call.body.name, &admin.limits)
-        .await?;
-    admin
-        .finish(change, &call, StatusCode::CREATED, |_| {
-            ProjectShape::from(&project)
-        })
-        .await
+    let project = change.create_project(&key, &call.body.name, &admin.limits).await?;
+    admin.finish(change, &call, StatusCode::CREATED, |_| ProjectShape::from(&project)).await
 }
 
 /// Reads a project.
@@ -86,10 +80,7 @@ pub(super) async fn read(
 ) -> Result<Response, Problem> {
     caller.may_read(Some(&project), None)?;
     let project = admin.store.project(&project).await?;
-    Ok(answer(
-        StatusCode::OK,
-        json!(ProjectShape::from(&project)).to_string(),
-    ))
+    Ok(answer(StatusCode::OK, json!(ProjectShape::from(&project)).to_string()))
 }
 
 /// Gives a project another name.
@@ -133,12 +124,5 @@ pub(super) async fn delete(
     };
     let project = change.project(&project).await?;
     change.delete_project(&project).await?;
-    admin
-        .finish(
-            change,
-            &call,
-            StatusCode::OK,
-            |_| json!({ "deleted": project.key }),
-        )
-        .await
+    admin.finish(change, &call, StatusCode::OK, |_| json!({ "deleted": project.key })).await
 }

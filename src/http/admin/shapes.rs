@@ -88,17 +88,8 @@ pub(super) struct Everywhere<T> {
 
 impl From<&Project> for ProjectShape {
     fn from(project: &Project) -> Self {
-        let Project {
-            key,
-            name,
-            created_at,
-            ..
-        } = project.clone();
-        Self {
-            key,
-            name,
-            created_at: rfc3339(created_at),
-        }
+        let Project { key, name, created_at, .. } = project.clone();
+        Self { key, name, created_at: rfc3339(created_at) }
     }
 }
 
@@ -150,40 +141,25 @@ impl FlagShape {
 
 /// Where an environment is after a change.
 pub(super) fn stamp_after(environment: &Environment, stamps: &Stamps) -> Stamp {
-    stamps
-        .get(&environment.id)
-        .copied()
-        .unwrap_or(environment.stamp)
+    stamps.get(&environment.id).copied().unwrap_or(environment.stamp)
 }
 
 /// New revisions by the keys of `environments`.
 pub(super) fn revisions(environments: &[Environment], stamps: &Stamps) -> BTreeMap<String, u64> {
-    let key = |id: &EnvironmentId| {
-        environments
-            .iter()
-            .find(|e| e.id == *id)
-            .map(|e| e.key.clone())
-    };
-    stamps
-        .iter()
-        .filter_map(|(id, stamp)| Some((key(id)?, stamp.revision.0)))
-        .collect()
+    let key = |id: &EnvironmentId| environments.iter().find(|e| e.id == *id).map(|e| e.key.clone());
+    stamps.iter().filter_map(|(id, stamp)| Some((key(id)?, stamp.revision.0))).collect()
 }
 
 /// Microseconds since the epoch as RFC 3339.
 pub(super) fn rfc3339(micros: i64) -> String {
-    jiff::Timestamp::from_microsecond(micros)
-        .map(|time| time.to_string())
-        .unwrap_or_default()
+    jiff::Timestamp::from_microsecond(micros).map(|time| time.to_string()).unwrap_or_default()
 }
 
 /// Checks a name that people choose: not empty, not long, one line.
 pub(super) fn check_name(name: &str) -> Result<(), Problem> {
     check_text("name", name, NAME_MAX)?;
     if name.trim().is_empty() {
-        return Err(Problem::invalid_field(
-            "`name` must not be empty".to_owned(),
-        ));
+        return Err(Problem::invalid_field("`name` must not be empty".to_owned()));
     }
     Ok(())
 }
@@ -200,12 +176,9 @@ pub(super) fn check_description(description: &str) -> Result<(), Problem> {
 /// Checks tags: few, short, one line each.
 pub(super) fn check_tags(tags: &[String]) -> Result<(), Problem> {
     if tags.len() > TAGS_MAX {
-        return Err(Problem::invalid_field(format!(
-            "`tags` may hold at most {TAGS_MAX}"
-        )));
+        return Err(Problem::invalid_field(format!("`tags` may hold at most {TAGS_MAX}")));
     }
-    tags.iter()
-        .try_for_each(|tag| check_text("tags", tag, TAG_MAX))
+    tags.iter().try_for_each(|tag| check_text("tags", tag, TAG_MAX))
 }
 
 /// A key in a body: refused with its field's name.

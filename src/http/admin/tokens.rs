@@ -55,35 +55,16 @@ pub(super) struct CreatedToken {
 
 impl From<Token> for TokenShape {
     fn from(token: Token) -> Self {
-        let Token {
-            id,
-            name,
-            role,
-            scope,
-            created_at,
-        } = token;
-        let Scope {
-            project,
-            environment,
-        } = scope;
-        Self {
-            id: id.0,
-            name,
-            role,
-            project,
-            environment,
-            created_at: rfc3339(created_at),
-        }
+        let Token { id, name, role, scope, created_at } = token;
+        let Scope { project, environment } = scope;
+        Self { id: id.0, name, role, project, environment, created_at: rfc3339(created_at) }
     }
 }
 
 /// Tells about the token that asks.
 #[utoipa::path(get, path = "/token", tag = "tokens", responses((status = OK, body = TokenShape)))]
 pub(super) async fn own(caller: Caller) -> Response {
-    answer(
-        StatusCode::OK,
-        json!(TokenShape::from(caller.token)).to_string(),
-    )
+    answer(StatusCode::OK, json!(TokenShape::from(caller.token)).to_string())
 }
 
 /// Lists the tokens inside the caller's scope.
@@ -95,11 +76,7 @@ pub(super) async fn list(
     Params(query): Params<PageQuery>,
 ) -> Result<Response, Problem> {
     let scope = caller.token.scope.clone();
-    caller.may_change(
-        Role::Admin,
-        scope.project.as_deref(),
-        scope.environment.as_deref(),
-    )?;
+    caller.may_change(Role::Admin, scope.project.as_deref(), scope.environment.as_deref())?;
     let page = query.page()?;
     let rows = admin.store.tokens(&scope, page).await?;
     let listed = Listed::of(rows, page, |token| token.id.0, TokenShape::from);
@@ -113,14 +90,8 @@ pub(super) async fn create(
     State(admin): State<Admin>,
     call: Call<NewTokenBody>,
 ) -> Result<Response, Problem> {
-    let NewTokenBody {
-        name,
-        role,
-        project,
-        environment,
-    } = &call.body;
-    call.caller
-        .may_change(Role::Admin, project.as_deref(), environment.as_deref())?;
+    let NewTokenBody { name, role, project, environment } = &call.body;
+    call.caller.may_change(Role::Admin, project.as_deref(), environment.as_deref())?;
     call.expect_nothing()?;
     check_name(name)?;
     if environment.is_some() && project.is_none() {
@@ -132,25 +103,13 @@ pub(super) async fn create(
         Begun::Open(change) => change,
     };
     let secret = new_token();
-    let scope = Scope {
-        project: project.clone(),
-        environment: environment.clone(),
-    };
+    let scope = Scope { project: project.clone(), environment: environment.clone() };
     let hash = digest(secret.expose());
-    let new = NewToken {
-        name,
-        role: *role,
-        scope: &scope,
-        hash: &hash,
-    };
+    let new = NewToken { name, role: *role, scope: &scope, hash: &hash };
     let token = change.create_token(&new, &admin.limits).await?;
-    let shape = |_: &_| CreatedToken {
-        shape: TokenShape::from(token),
-        token: secret.expose().to_owned(),
-    };
-    admin
-        .finish(change, &call, StatusCode::CREATED, shape)
-        .await
+    let shape =
+        |_: &_| CreatedToken { shape: TokenShape::from(token), token: secret.expose().to_owned() };
+    admin.finish(change, &call, StatusCode::CREATED, shape).await
 }
 
 /// Revokes a token: its next request is refused.
@@ -172,7 +131,5 @@ pub(super) async fn revoke(
         Begun::Open(change) => change,
     };
     change.delete_token(TokenId(id), &scope).await?;
-    admin
-        .finish(change, &call, StatusCode::OK, |_| json!({ "revoked": id }))
-        .await
+    admin.finish(change, &call, StatusCode::OK, |_| json!({ "revoked": id })).await
 }

@@ -26,23 +26,16 @@ const POLICY: &str = "default-src 'self'; base-uri 'none'; form-action 'self'; \
 pub(super) fn router() -> Router {
     let index = async |headers: HeaderMap| asset("index.html", &headers);
     let file = async |Path(path): Path<String>, headers: HeaderMap| asset(&path, &headers);
-    Router::new()
-        .route("/", get(index))
-        .route("/dashboard/{*path}", get(file))
+    Router::new().route("/", get(index)).route("/dashboard/{*path}", get(file))
 }
 
 fn asset(path: &str, request: &HeaderMap) -> Response {
-    let Some(contents) = ASSETS
-        .get_file(path)
-        .and_then(include_dir::File::contents_utf8)
-    else {
+    let Some(contents) = ASSETS.get_file(path).and_then(include_dir::File::contents_utf8) else {
         return Problem::not_found(format!("the page has no file `{path}`")).into_response();
     };
     // The tag is the content: a new version of the program is a new page at once.
     let etag = format!("\"{}\"", &digest(contents)[..32]);
-    let held = request
-        .get(IF_NONE_MATCH)
-        .is_some_and(|tag| tag.as_bytes() == etag.as_bytes());
+    let held = request.get(IF_NONE_MATCH).is_some_and(|tag| tag.as_bytes() == etag.as_bytes());
     let mut response = if held {
         StatusCode::NOT_MODIFIED.into_response()
     } else {

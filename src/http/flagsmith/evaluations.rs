@@ -26,10 +26,7 @@ impl Evaluations {
     /// Begins at nothing.
     #[must_use]
     pub fn new(metrics: AnalyticsMetrics) -> Self {
-        Self {
-            pending: Mutex::default(),
-            metrics,
-        }
+        Self { pending: Mutex::default(), metrics }
     }
 
     /// Adds `count` evaluations of the flag `key` to today's.
@@ -55,14 +52,12 @@ impl Evaluations {
         }
         let counts: Vec<EvaluationCount> = taken
             .iter()
-            .map(
-                |((environment_id, feature_key, day), count)| EvaluationCount {
-                    environment_id: *environment_id,
-                    feature_key: feature_key.clone(),
-                    day: day.clone(),
-                    count: *count,
-                },
-            )
+            .map(|((environment_id, feature_key, day), count)| EvaluationCount {
+                environment_id: *environment_id,
+                feature_key: feature_key.clone(),
+                day: day.clone(),
+                count: *count,
+            })
             .collect();
         if let Err(error) = store.add_evaluations(&counts).await {
             tracing::warn!(%error, "cannot write evaluation counts; they wait");

@@ -44,10 +44,7 @@ pub(in crate::http) async fn identity(
     match query.identifier.filter(|identifier| !identifier.is_empty()) {
         Some(identifier) => Ok(answer(&set, &identifier, &[])),
         // Flagsmith answers 200 here, and SDKs rely on the shape of neither.
-        None => Ok((
-            [(CONTENT_TYPE, "application/json")],
-            r#"{"detail":"Missing identifier"}"#,
-        )
+        None => Ok(([(CONTENT_TYPE, "application/json")], r#"{"detail":"Missing identifier"}"#)
             .into_response()),
     }
 }
@@ -98,9 +95,7 @@ fn transient(traits: &[Json]) -> String {
         .iter()
         .map(|t| {
             let value = &t["trait_value"];
-            let value = value
-                .as_str()
-                .map_or_else(|| value.to_string(), str::to_owned);
+            let value = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
             format!("{}{value}", t["trait_key"].as_str().unwrap_or_default())
         })
         .collect();

@@ -1,0 +1,54 @@
+# What a developer does with this repository. `make test` is what CI runs.
+#
+# It works on a fresh Debian machine that has Rust: `test-deps` installs what is missing, and only
+# that, as root or with sudo.
+
+SUDO := $(shell [ "$$(id -u)" -eq 0 ] || echo sudo)
+VENV := target/test-venv
+
+# The black-box tests mostly wait for clients, so they share the cores.
+export RUST_TEST_THREADS ?= 4
+# Chromium comes from Debian, never from a download.
+export PLAYWRIGHT_SKIP_BROWSER_DOWNLOAD = 1
+
+.PHONY: run test lint test-deps test-packages
+
+# Starts the gateway with a demo project; the greeting says what to try.
+run:
+	cargo run --release
+
+test: test-deps lint
+	cargo test --workspace --locked
+
+lint:
+	cargo fmt --all --check
+	cargo clippy --workspace --all-targets --locked -- -D warnings
+	RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --locked
+
+# The published clients that the tests drive, at exact versions.
+test-deps: test-packages tests/sdk/node_modules/.package-lock.json $(VENV)/.installed
+
+# Debian packages that are not there yet.
+test-packages:
+	@missing=""; \
+	command -v cc > /dev/null || missing="$$missing gcc libc6-dev"; \
+	command -v chromium > /dev/null || missing="$$missing chromium"; \
+	command -v curl > /dev/null || missing="$$missing curl"; \
+	command -v node > /dev/null || missing="$$missing nodejs"; \
+	command -v npm > /dev/null || missing="$$missing npm"; \
+	python3 -c 'import ensurepip' 2> /dev/null || missing="$$missing python3-venv"; \
+	if [ -n "$$missing" ]; then \
+		echo "installing$$missing"; \
+		$(SUDO) apt-get update -q; \
+		$(SUDO) env DEBIAN_FRONTEND=noninteractive \
+			apt-get install -q -y --no-install-recommends $$missing; \
+	fi
+
+tests/sdk/node_modules/.package-lock.json: tests/sdk/package.json tests/sdk/package-lock.json | test-packages
+	cd tests/sdk && npm ci --ignore-scripts --no-audit --no-fund
+	touch $@
+
+$(VENV)/.installed: tests/sdk/requirements.txt | test-packages
+	python3 -m venv $(VENV)
+	$(VENV)/bin/pip install --quiet --disable-pip-version-check -r tests/sdk/requirements.txt
+	touch $@

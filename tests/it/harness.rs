@@ -1,0 +1,227 @@
+//! Starts the gateway the way an operator does and stops it in every way it can stop.
+//!
+//! The parts beside this file are the other hands of a test: the management API (`admin`), a
+//! subscriber (`stream`), the published clients (`client`) and a network that can be broken
+//! (`proxy`). Nothing here sleeps for luck: every wait has a condition and a deadline.
+
+pub(crate) mod admin;
+pub(crate) mod client;
+pub(crate) mod process;
+pub(crate) mod proxy;
+pub(crate) mod stream;
+
+use std::collections::BTreeMap;
+use std::fmt::Display;
+use std::net::SocketAddr;
+use std::path::Path;
+use std::process::{Command, ExitStatus};
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+use tempfile::TempDir;
+
+use admin::{Admin, Environment};
+use process::Process;
+
+/// How long something may take that happens "within a moment". It is long because tests share two
+/// cores with browsers; a test that passes never waits for it.
+pub(crate) const SOON: Duration = Duration::from_secs(30);
+
+/// The admin token of every gateway that is not started for a person.
+pub(crate) const ADMIN_TOKEN: &str = "test-admin-token-0123456789abcdef";
+
+/// The token of a system that announces its changes by `queue-change`.
+pub(crate) const PUSH_TOKEN: &str = "test-push-token-0123456789abcdef";
+
+/// Asks `check` until it has an answer, and panics with `what` when that takes too long.
+pub(crate) async fn eventually<T>(what: &str, mut check: impl AsyncFnMut() -> Option<T>) -> T {
+    let deadline = Instant::now() + SOON;
+    loop {
+        if let Some(answer) = check().await {
+            return answer;
+        }
+        assert!(Instant::now() < deadline, "not within {SOON:?}: {what}");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}
+
+/// What a gateway is started with; `Gateway::builder` begins one.
+pub(crate) struct Builder {
+    settings: BTreeMap<String, String>,
+    arguments: Vec<&'static str>,
+}
+
+impl Builder {
+    /// Sets `key`, as in `config/default.toml`.
+    #[must_use]
+    pub(crate) fn set(mut self, key: &str, value: impl Display + Copy) -> Self {
+        self.settings.insert(key.to_owned(), value.to_string());
+        self
+    }
+
+    /// Starts the gateway in an empty directory of its own and waits until it listens.
+    pub(crate) async fn start(self) -> Gateway {
+        let directory = TempDir::with_prefix("flagcast-it-").unwrap();
+        let process = spawn(&self, directory.path());
+        let (public, ops) = listening(&process).await.unwrap();
+        // From now on the ports are fixed: clients of a restarted gateway find it where it was.
+        let started = self.set("server.listen", public).set("server.ops_listen", ops);
+        Gateway { process, directory, started, public, ops }
+    }
+}
+
+/// A running gateway with its store. Dropping it kills the process and deletes the store.
+pub(crate) struct Gateway {
+    // Before `directory`: fields are dropped in order, and the process writes there.
+    process: Process,
+    directory: TempDir,
+    started: Builder,
+    public: SocketAddr,
+    ops: SocketAddr,
+}
+
+impl Gateway {
+    /// A gateway for automated use: known tokens, no demo project, logs as JSON.
+    pub(crate) fn builder() -> Builder {
+        let mut builder = Self::first_start()
+            .set("auth.bootstrap_token", ADMIN_TOKEN)
+            .set("auth.push_token", PUSH_TOKEN);
+        builder.arguments.push("--no-demo");
+        builder
+    }
+
+    /// A gateway as a newcomer starts it, but for the ports, which must be free ones.
+    pub(crate) fn first_start() -> Builder {
+        Builder { settings: BTreeMap::new(), arguments: vec!["serve"] }
+            .set("server.listen", "127.0.0.1:0")
+            .set("server.ops_listen", "127.0.0.1:0")
+            .set("log.format", "json")
+    }
+
+    /// The address of the public listener.
+    pub(crate) fn public(&self) -> SocketAddr {
+        self.public
+    }
+
+    /// The URL of `path` on the public listener.
+    pub(crate) fn url(&self, path: &str) -> String {
+        format!("http://{}{path}", self.public)
+    }
+
+    /// The URL of `path` on the operators' listener.
+    pub(crate) fn ops_url(&self, path: &str) -> String {
+        format!("http://{}{path}", self.ops)
+    }
+
+    /// The `store.url` under which another process finds the same store.
+    pub(crate) fn store_url(&self) -> String {
+        format!("sqlite://{}/flagcast.db", self.directory.path().display())
+    }
+
+    /// The process: its output, signals and end.
+    pub(crate) fn process(&mut self) -> &mut Process {
+        &mut self.process
+    }
+
+    /// The management API with the admin token.
+    pub(crate) fn admin(&self) -> Admin {
+        Admin::new(self.url("/admin/v1"), ADMIN_TOKEN)
+    }
+
+    /// Creates the project `web` with the environment `production` and three flags: `dark-mode`
+    /// (off, no value), `banner` (on, a text) and `limit` (on, a number).
+    pub(crate) async fn shop(&self) -> Environment {
+        let admin = self.admin();
+        admin.create_project("web").await;
+        let environment = admin.create_environment("web", "production").await;
+        admin.create_feature("web", "dark-mode", false, Value::Null).await;
+        admin.create_feature("web", "banner", true, "hello".into()).await;
+        admin.create_feature("web", "limit", true, 10.into()).await;
+        environment
+    }
+
+    /// Flags as the browser client reads them, without a revision in the question.
+    pub(crate) async fn flags(&self, client_key: &str) -> Value {
+        let url = self.url(&format!("/sdk/v1/environments/{client_key}/flags"));
+        read_json(&url).await
+    }
+
+    /// The sum of all samples of `metric` whose labels contain every text of `labels`.
+    pub(crate) async fn metric(&self, metric: &str, labels: &[&str]) -> f64 {
+        let text = http().get(self.ops_url("/metrics")).send().await.unwrap().text().await.unwrap();
+        text.lines()
+            .filter(|line| line.split(['{', ' ']).next() == Some(metric))
+            .filter(|line| labels.iter().all(|label| line.contains(label)))
+            .filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok())
+            .sum()
+    }
+
+    /// Ends the process as a crash does.
+    pub(crate) fn kill(&mut self) {
+        self.process.kill();
+    }
+
+    /// Asks the process to end in order, as service managers do.
+    pub(crate) fn terminate(&self) {
+        self.process.signal("TERM");
+    }
+
+    /// Waits for the process to end by itself.
+    pub(crate) async fn exited(&mut self) -> ExitStatus {
+        self.process.exited().await
+    }
+
+    /// Starts the gateway again on the same ports and store, after `kill` or `exited`.
+    pub(crate) async fn restart(&mut self) {
+        eventually("the gateway starts again on its ports", async || {
+            self.process = spawn(&self.started, self.directory.path());
+            match listening(&self.process).await {
+                Ok(_) => Some(()),
+                // Another test's outgoing connection may hold the port for an instant.
+                Err(log) if log.to_lowercase().contains("in use") => None,
+                Err(log) => panic!("{log}"),
+            }
+        })
+        .await;
+    }
+}
+
+fn spawn(builder: &Builder, directory: &Path) -> Process {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_flagcast"));
+    command.args(&builder.arguments).current_dir(directory);
+    for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("FLAGCAST_")) {
+        command.env_remove(name);
+    }
+    for (key, value) in &builder.settings {
+        let name = format!("FLAGCAST_{}", key.to_uppercase().replace('.', "__"));
+        command.env(name, value);
+    }
+    Process::spawn("gateway", command)
+}
+
+/// Waits for the log line that tells the addresses; the log when the process ends before.
+async fn listening(process: &Process) -> Result<(SocketAddr, SocketAddr), String> {
+    eventually("the gateway listens", async || {
+        let ended = process.has_ended();
+        let line = process.stderr.json().find(|line| line["message"] == "listening");
+        let address = |line: &Value, name: &str| line[name].as_str().unwrap().parse().unwrap();
+        match line {
+            Some(line) => Some(Ok((address(&line, "public"), address(&line, "ops")))),
+            None if ended => Some(Err(process.stderr.tail(20))),
+            None => None,
+        }
+    })
+    .await
+}
+
+/// An HTTP client that ignores the machine's proxy settings.
+pub(crate) fn http() -> reqwest::Client {
+    reqwest::Client::builder().no_proxy().timeout(SOON).build().unwrap()
+}
+
+/// Reads `url`, which must answer 200 with JSON.
+pub(crate) async fn read_json(url: &str) -> Value {
+    let response = http().get(url).send().await.unwrap();
+    assert_eq!(response.status(), 200, "{url}");
+    response.json().await.unwrap()
+}

@@ -1,0 +1,24 @@
+//! Black-box tests: the real program, real sockets, published clients.
+//!
+//! Each test starts its own gateway on free ports with a store in a temporary directory, and speaks
+//! to it only as a user can: over HTTP, by signals, through files. `README.md` beside this folder
+//! says what the tests need; `make test` installs it.
+
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+#![allow(clippy::disallowed_methods, reason = "tasks of a test end with its runtime")]
+
+mod abuse;
+mod browser;
+mod command_line;
+mod faults;
+mod first_minute;
+mod harness;
+mod management;
+mod push_only;
+mod reads;
+mod scenarios;
+mod sdk_js;
+mod sdk_python;
+mod shutdown;
+mod streams;
+mod wire;
