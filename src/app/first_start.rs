@@ -27,37 +27,38 @@ type DemoFeature = (&'static str, &'static str, &'static str, bool, FlagValue);
 /// The demo flag that the printed lines read and flip.
 const DEMO_FLAG: &str = "dark-mode";
 
-/// Makes sure that the configured token exists, and fills an empty store.
+/// Makes sure that the configured token exists, and fills an empty store. All in one change: a crash
+/// half-way leaves the store as empty as it was.
 pub(super) async fn prepare(
     store: &Store,
     settings: &Settings,
     demo: bool,
     public_url: &str,
 ) -> anyhow::Result<()> {
-    let is_first = !store.has_tokens().await?;
+    let limits = &settings.limits;
     let chosen = &settings.auth.bootstrap_token;
-    if !chosen.is_empty() && store.token_by_hash(&digest(chosen.expose())).await?.is_none() {
-        let mut change = store.change(origin("bootstrap")).await?;
-        let scope = Scope::default();
-        let hash = digest(chosen.expose());
-        let new = NewToken { name: "bootstrap", role: Role::Admin, scope: &scope, hash: &hash };
-        change.create_token(&new, &settings.limits).await?;
-        change.seal().await?;
-        change.commit().await?;
-    }
-    if !is_first {
+    let is_first = !store.has_tokens().await?;
+    let is_known = store.token_by_hash(&digest(chosen.expose())).await?.is_some();
+    if !is_first && (chosen.is_empty() || is_known) {
         return Ok(());
     }
-    let client_key = if demo { Some(create_demo(store, &settings.limits).await?) } else { None };
-    let scope = Scope::default();
-    // With a token of the operator's choice there is one already, and nothing secret to print.
-    let token = if chosen.is_empty() {
-        let named = ("first-admin", Role::Admin);
-        create_token(store, named, &scope, &settings.limits, "first start").await?.secret
+    let mut change = store.change(origin("first start")).await?;
+    // With a token of the operator's choice there is nothing secret to print.
+    let (name, secret) = if chosen.is_empty() {
+        ("first-admin", new_token())
     } else {
-        chosen.clone()
+        ("bootstrap", chosen.clone())
     };
-    greet(public_url, chosen.is_empty().then_some(&token), client_key.as_ref());
+    let (hash, scope) = (digest(secret.expose()), Scope::default());
+    let token = NewToken { name, role: Role::Admin, scope: &scope, hash: &hash };
+    change.create_token(&token, limits).await?;
+    let demo_key =
+        if is_first && demo { Some(create_demo(&mut change, limits).await?) } else { None };
+    change.seal().await?;
+    change.commit().await?;
+    if is_first {
+        greet(public_url, chosen.is_empty().then_some(&secret), demo_key.as_ref());
+    }
     Ok(())
 }
 
@@ -83,8 +84,7 @@ fn origin(command: &str) -> Origin {
 }
 
 /// Makes the demo project. Answers with the client key of its production environment.
-async fn create_demo(store: &Store, limits: &Limits) -> anyhow::Result<ClientKey> {
-    let mut change = store.change(origin("demo")).await?;
+async fn create_demo(change: &mut Change, limits: &Limits) -> anyhow::Result<ClientKey> {
     let project = change.create_project(&Key::parse("demo")?, "Demo", limits).await?;
     for (key, description, tag, enabled, value) in demo_features() {
         let new = NewFeature {
@@ -96,12 +96,9 @@ async fn create_demo(store: &Store, limits: &Limits) -> anyhow::Result<ClientKey
         change.create_feature(&project, &new, limits).await?;
     }
     let production =
-        create_environment(&mut change, &project, ("production", "Production"), limits);
-    let client_key = production.await?;
-    create_environment(&mut change, &project, ("staging", "Staging"), limits).await?;
-    change.seal().await?;
-    change.commit().await?;
-    Ok(client_key)
+        create_environment(change, &project, ("production", "Production"), limits).await?;
+    create_environment(change, &project, ("staging", "Staging"), limits).await?;
+    Ok(production)
 }
 
 async fn create_environment(

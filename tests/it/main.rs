@@ -20,5 +20,6 @@ mod scenarios;
 mod sdk_js;
 mod sdk_python;
 mod shutdown;
+mod store_away;
 mod streams;
 mod wire;

@@ -538,7 +538,9 @@ async fn the_document_describes_every_route() {
         ("/admin/v1/audit".to_owned(), &["get"]),
     ] {
         for method in methods {
-            assert!(paths[&path].get(method).is_some(), "{method} {path}");
+            let operation = paths[&path].get(method);
+            let problem = operation.and_then(|o| o.pointer("/responses/default/content"));
+            assert!(problem.is_some_and(|p| p.get("application/problem+json").is_some()), "{path}");
         }
     }
     // What it describes is there: each path answers something other than "no such route".

@@ -24,6 +24,10 @@ use governor::clock::{Clock as _, DefaultClock};
 use governor::{DefaultKeyedRateLimiter, Quota, RateLimiter};
 use http::header::CONTENT_TYPE;
 use utoipa::OpenApi;
+use utoipa::openapi::RefOr;
+use utoipa::openapi::content::ContentBuilder;
+use utoipa::openapi::response::{Response as ApiResponse, ResponseBuilder};
+use utoipa::openapi::schema::{ObjectBuilder, Schema, Type};
 use utoipa::openapi::security::{Http, HttpAuthScheme, SecurityScheme};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
@@ -116,7 +120,36 @@ pub fn openapi() -> String {
     let mut document = routes().split_for_parts().1;
     let bearer = SecurityScheme::Http(Http::new(HttpAuthScheme::Bearer));
     document.components.get_or_insert_default().add_security_scheme("token", bearer);
+    for item in document.paths.paths.values_mut() {
+        let operations = [&mut item.get, &mut item.post, &mut item.patch, &mut item.delete];
+        for operation in operations.into_iter().flatten() {
+            operation.responses.responses.insert("default".to_owned(), RefOr::T(problem()));
+        }
+    }
     document.to_pretty_json().unwrap_or_default()
+}
+
+/// What every operation may answer instead: a problem.
+fn problem() -> ApiResponse {
+    let text =
+        |about: &str| ObjectBuilder::new().schema_type(Type::String).description(Some(about));
+    let shape = ObjectBuilder::new()
+        .property("type", text("`about:blank`"))
+        .property("title", text("The status in words."))
+        .property("status", ObjectBuilder::new().schema_type(Type::Integer))
+        .property("code", text("Stable; programs may rely on it."))
+        .property("detail", text("What is wrong, which rule, what to do."))
+        .property("revision", ObjectBuilder::new().schema_type(Type::Integer))
+        .required("type")
+        .required("title")
+        .required("status")
+        .required("code")
+        .required("detail");
+    let content = ContentBuilder::new().schema(Some(Schema::from(shape))).build();
+    ResponseBuilder::new()
+        .description("A problem, as RFC 9457 has it.")
+        .content("application/problem+json", content)
+        .build()
 }
 
 /// Every management route, and the document that describes them.
