@@ -1,6 +1,6 @@
 //! The doors: each translates HTTP to the parts below it, and nothing else.
 //!
-//! [`serve`] drives connections; [`router`] is the table of all routes; [`errors`] is the only place
+//! [`serve`] drives connections; [`router()`] is the table of all routes; `errors` is the only place
 //! that turns a failure into a status. One file or folder per door: `sdk` (our reads), `flagsmith`
 //! (Flagsmith's reads), `sse` (streams), `admin` (management), `dashboard` (the page), `ops`
 //! (operators).
