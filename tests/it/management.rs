@@ -125,7 +125,7 @@ async fn features_are_in_every_environment() {
     let admin = gateway.admin();
     let staging = admin.create_environment("web", "staging").await;
     let body = json!({"key": "Page.Size-2", "description": "rows", "enabled": true, "value": 24,
-        "tags": ["ui", "lists"]});
+        "tags": ["ui", "lists"], "variants": []});
     let made = admin.call(Method::POST, "/projects/web/features", Some(&body)).await;
     assert_eq!(made["tags"], json!(["ui", "lists"]));
     assert_eq!(made["revisions"].as_object().unwrap().len(), 2);
@@ -435,7 +435,7 @@ async fn bad_input_gets_a_clear_error_and_changes_nothing() {
         (Method::POST, features, &wordy, field),
         (Method::POST, features, r#"{"key":"a b"}"#, field),
         (Method::POST, features, r#"{"key":""}"#, field),
-        (Method::POST, features, r#"{"key":"k","variants":[]}"#, field),
+        (Method::POST, features, r#"{"key":"k","variants":[{"key":"a"}]}"#, field),
         (Method::POST, features, r#"{"key":"k","tags":"ui"}"#, field),
         (Method::POST, projects, r#"{"key":"Web","name":"x"}"#, field),
         (Method::POST, projects, r#"{"key":"x"}"#, field),

@@ -1,7 +1,7 @@
 //! A call that changes something: the way from a request to a told change.
 
 use axum::extract::{FromRequest, FromRequestParts as _, Request};
-use axum::response::{IntoResponse as _, Response};
+use axum::response::{IntoResponse, Response};
 use http::header::{CONTENT_TYPE, ETAG, IF_MATCH};
 use http::{HeaderMap, HeaderValue, StatusCode};
 use serde::Serialize;
@@ -13,7 +13,7 @@ use super::Admin;
 use crate::http::caller::Caller;
 use crate::http::errors::Problem;
 use crate::http::request::{BodyLimits, parse_json};
-use crate::model::{Environment, Revision, Stamp};
+use crate::model::{Environment, Project, Revision, Stamp};
 use crate::store::keys::hex;
 use crate::store::{Change, Idempotency, Replay, Stamps};
 
@@ -37,13 +37,28 @@ pub(super) struct Call<T> {
 #[serde(deny_unknown_fields)]
 pub(super) struct Nothing {}
 
-/// What a call with an idempotency key meets.
+/// Why a call ends before its work: it is refused, or it was done before.
 #[derive(Debug)]
-pub(super) enum Begun {
-    /// The work is to be done.
-    Open(Change),
-    /// It was done before; this was the answer.
+pub(super) enum Stop {
+    /// The request is wrong, or it cannot be done now.
+    Refused(Problem),
+    /// Its idempotency key came before, and this was the answer.
     Done(Response),
+}
+
+impl<E: Into<Problem>> From<E> for Stop {
+    fn from(error: E) -> Self {
+        Self::Refused(error.into())
+    }
+}
+
+impl IntoResponse for Stop {
+    fn into_response(self) -> Response {
+        match self {
+            Self::Refused(problem) => problem.into_response(),
+            Self::Done(response) => response,
+        }
+    }
 }
 
 impl<T: DeserializeOwned> FromRequest<Admin> for Call<T> {
@@ -71,11 +86,6 @@ impl<T: DeserializeOwned> FromRequest<Admin> for Call<T> {
 }
 
 impl<T> Call<T> {
-    /// Refuses the call when `environment` is not where `If-Match` says.
-    pub(super) fn expect(&self, change: &Change, environment: &Environment) -> Result<(), Problem> {
-        Ok(change.expect_revision(environment, self.if_match)?)
-    }
-
     /// Refuses `If-Match` on a call that is not about one environment's state.
     pub(super) fn expect_nothing(&self) -> Result<(), Problem> {
         match self.if_match {
@@ -88,8 +98,8 @@ impl<T> Call<T> {
 }
 
 impl Admin {
-    /// Begins the change of a call, or finds the answer that it got before.
-    pub(super) async fn begin<T>(&self, call: &Call<T>) -> Result<Begun, Problem> {
+    /// Begins the change of a call, unless it was done before.
+    pub(super) async fn begin<T>(&self, call: &Call<T>) -> Result<Change, Stop> {
         let mut change = self.store.change(call.caller.origin()).await?;
         if let Some(idempotency) = &call.idempotency
             && let Some(replay) = change.replay(idempotency).await?
@@ -98,9 +108,23 @@ impl Admin {
             let mut response = answer(status, replay.body);
             let replayed = HeaderValue::from_static("true");
             response.headers_mut().insert("idempotency-replayed", replayed);
-            return Ok(Begun::Done(response));
+            return Err(Stop::Done(response));
         }
-        Ok(Begun::Open(change))
+        Ok(change)
+    }
+
+    /// Begins the change of a call about one environment, if that is where `If-Match` says.
+    pub(super) async fn begin_in<T>(
+        &self,
+        call: &Call<T>,
+        project: &str,
+        environment: &str,
+    ) -> Result<(Change, Project, Environment), Stop> {
+        let mut change = self.begin(call).await?;
+        let project = change.project(project).await?;
+        let environment = change.environment(&project, environment).await?;
+        change.expect_revision(&environment, call.if_match)?;
+        Ok((change, project, environment))
     }
 
     /// Makes the change true, waits until it is told, and answers with what `shape` makes of the
@@ -111,7 +135,7 @@ impl Admin {
         call: &Call<T>,
         status: StatusCode,
         shape: impl FnOnce(&Stamps) -> S,
-    ) -> Result<Response, Problem> {
+    ) -> Result<Response, Stop> {
         let stamps = change.seal().await?;
         let json = serde_json::to_value(shape(&stamps)).map_err(|error| {
             tracing::error!(%error, "cannot serialise an answer");

@@ -9,7 +9,7 @@ use serde_json::json;
 use utoipa::ToSchema;
 
 use super::Admin;
-use super::call::{Begun, Call, Nothing, answer, etag};
+use super::call::{Call, Nothing, Stop, answer, etag};
 use super::pages::{Listed, PageQuery};
 use super::projects::Rename;
 use super::shapes::{EnvironmentShape, check_name, key_of, rfc3339};
@@ -135,13 +135,10 @@ pub(super) async fn create(
     State(admin): State<Admin>,
     Path(project): Path<String>,
     call: Call<NewEnvironmentBody>,
-) -> Result<Response, Problem> {
+) -> Result<Response, Stop> {
     call.caller.may_change(Role::Admin, Some(&project), None)?;
     call.expect_nothing()?;
-    let mut change = match admin.begin(&call).await? {
-        Begun::Done(response) => return Ok(response),
-        Begun::Open(change) => change,
-    };
+    let mut change = admin.begin(&call).await?;
     let project = change.project(&project).await?;
     let (environment, server_key) = make(&admin, &mut change, &project, &call.body).await?;
     finish_created(&admin, change, &call, &environment, &server_key).await
@@ -156,15 +153,9 @@ pub(super) async fn clone(
     State(admin): State<Admin>,
     Path((project, environment)): Path<(String, String)>,
     call: Call<NewEnvironmentBody>,
-) -> Result<Response, Problem> {
+) -> Result<Response, Stop> {
     call.caller.may_change(Role::Admin, Some(&project), None)?;
-    let mut change = match admin.begin(&call).await? {
-        Begun::Done(response) => return Ok(response),
-        Begun::Open(change) => change,
-    };
-    let project = change.project(&project).await?;
-    let from = change.environment(&project, &environment).await?;
-    call.expect(&change, &from)?;
+    let (mut change, project, from) = admin.begin_in(&call, &project, &environment).await?;
     let (to, server_key) = make(&admin, &mut change, &project, &call.body).await?;
     change.copy_flags(&from, &to).await?;
     finish_created(&admin, change, &call, &to, &server_key).await
@@ -193,7 +184,7 @@ async fn finish_created(
     call: &Call<NewEnvironmentBody>,
     environment: &Environment,
     server_key: &Secret,
-) -> Result<Response, Problem> {
+) -> Result<Response, Stop> {
     let shape = |stamps: &_| CreatedEnvironment {
         environment: EnvironmentShape::after(environment, stamps),
         server_key: server_key.expose().to_owned(),
@@ -226,16 +217,10 @@ pub(super) async fn rename(
     State(admin): State<Admin>,
     Path((project, environment)): Path<(String, String)>,
     call: Call<Rename>,
-) -> Result<Response, Problem> {
+) -> Result<Response, Stop> {
     call.caller.may_change(Role::Admin, Some(&project), Some(&environment))?;
     check_name(&call.body.name)?;
-    let mut change = match admin.begin(&call).await? {
-        Begun::Done(response) => return Ok(response),
-        Begun::Open(change) => change,
-    };
-    let project = change.project(&project).await?;
-    let environment = change.environment(&project, &environment).await?;
-    call.expect(&change, &environment)?;
+    let (mut change, project, environment) = admin.begin_in(&call, &project, &environment).await?;
     let environment = change.rename_environment(&project, &environment, &call.body.name).await?;
     let shape = |stamps: &_| EnvironmentShape::after(&environment, stamps);
     admin.finish(change, &call, StatusCode::OK, shape).await
@@ -249,15 +234,9 @@ pub(super) async fn delete(
     State(admin): State<Admin>,
     Path((project, environment)): Path<(String, String)>,
     call: Call<Nothing>,
-) -> Result<Response, Problem> {
+) -> Result<Response, Stop> {
     call.caller.may_change(Role::Admin, Some(&project), None)?;
-    let mut change = match admin.begin(&call).await? {
-        Begun::Done(response) => return Ok(response),
-        Begun::Open(change) => change,
-    };
-    let project = change.project(&project).await?;
-    let environment = change.environment(&project, &environment).await?;
-    call.expect(&change, &environment)?;
+    let (mut change, project, environment) = admin.begin_in(&call, &project, &environment).await?;
     change.delete_environment(&project, &environment).await?;
     admin.finish(change, &call, StatusCode::OK, |_| json!({ "deleted": environment.key })).await
 }
@@ -290,16 +269,10 @@ pub(super) async fn create_key(
     State(admin): State<Admin>,
     Path((project, environment)): Path<(String, String)>,
     call: Call<NewServerKey>,
-) -> Result<Response, Problem> {
+) -> Result<Response, Stop> {
     call.caller.may_change(Role::Admin, Some(&project), Some(&environment))?;
     check_name(&call.body.name)?;
-    let mut change = match admin.begin(&call).await? {
-        Begun::Done(response) => return Ok(response),
-        Begun::Open(change) => change,
-    };
-    let project = change.project(&project).await?;
-    let environment = change.environment(&project, &environment).await?;
-    call.expect(&change, &environment)?;
+    let (mut change, project, environment) = admin.begin_in(&call, &project, &environment).await?;
     let secret = new_server_key();
     let hash = digest(secret.expose());
     let named = (call.body.name.as_str(), hash.as_str());
@@ -320,17 +293,11 @@ pub(super) async fn revoke_key(
     State(admin): State<Admin>,
     Path((project, environment, id)): Path<(String, String, String)>,
     call: Call<Nothing>,
-) -> Result<Response, Problem> {
+) -> Result<Response, Stop> {
     call.caller.may_change(Role::Admin, Some(&project), Some(&environment))?;
     let not_found = || Problem::not_found(format!("there is no server key `{id}`"));
     let id: i64 = id.parse().map_err(|_| not_found())?;
-    let mut change = match admin.begin(&call).await? {
-        Begun::Done(response) => return Ok(response),
-        Begun::Open(change) => change,
-    };
-    let project = change.project(&project).await?;
-    let environment = change.environment(&project, &environment).await?;
-    call.expect(&change, &environment)?;
+    let (mut change, project, environment) = admin.begin_in(&call, &project, &environment).await?;
     change.delete_server_key(&project, &environment, id).await?;
     admin.finish(change, &call, StatusCode::OK, |_| json!({ "revoked": id })).await
 }

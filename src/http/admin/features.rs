@@ -8,7 +8,7 @@ use serde_json::json;
 use utoipa::ToSchema;
 
 use super::Admin;
-use super::call::{Begun, Call, Nothing, answer};
+use super::call::{Call, Nothing, Stop, answer};
 use super::flags::check_value;
 use super::pages::{Listed, PageQuery};
 use super::shapes::{
@@ -39,6 +39,9 @@ pub(super) struct NewFeatureBody {
     /// Labels for people.
     #[serde(default)]
     tags: Vec<String>,
+    /// Must be empty: features have no variants yet.
+    #[serde(default)]
+    variants: Vec<serde_json::Value>,
 }
 
 /// What to change of a feature; what is absent stays.
@@ -77,7 +80,7 @@ pub(super) async fn create(
     State(admin): State<Admin>,
     Path(project): Path<String>,
     call: Call<NewFeatureBody>,
-) -> Result<Response, Problem> {
+) -> Result<Response, Stop> {
     call.caller.may_change(Role::Editor, Some(&project), None)?;
     call.expect_nothing()?;
     let body = &call.body;
@@ -85,10 +88,11 @@ pub(super) async fn create(
     check_description(&body.description)?;
     check_tags(&body.tags)?;
     check_value(&body.value, &admin.limits)?;
-    let mut change = match admin.begin(&call).await? {
-        Begun::Done(response) => return Ok(response),
-        Begun::Open(change) => change,
-    };
+    if !body.variants.is_empty() {
+        let detail = "`variants` must be empty: features have no variants yet".to_owned();
+        return Err(Problem::invalid_field(detail).into());
+    }
+    let mut change = admin.begin(&call).await?;
     let project = change.project(&project).await?;
     let environments = change.environments_of(project.id).await?;
     let defaults = FeatureDefaults { enabled: body.enabled, value: body.value.clone() };
@@ -125,16 +129,13 @@ pub(super) async fn describe(
     State(admin): State<Admin>,
     Path((project, feature)): Path<(String, String)>,
     call: Call<FeaturePatch>,
-) -> Result<Response, Problem> {
+) -> Result<Response, Stop> {
     call.caller.may_change(Role::Editor, Some(&project), None)?;
     call.expect_nothing()?;
     let FeaturePatch { description, tags } = &call.body;
     description.as_deref().map_or(Ok(()), check_description)?;
     tags.as_deref().map_or(Ok(()), check_tags)?;
-    let mut change = match admin.begin(&call).await? {
-        Begun::Done(response) => return Ok(response),
-        Begun::Open(change) => change,
-    };
+    let mut change = admin.begin(&call).await?;
     let project = change.project(&project).await?;
     let environments = change.environments_of(project.id).await?;
     let feature = change.feature(&project, &feature).await?;
@@ -155,13 +156,10 @@ pub(super) async fn delete(
     State(admin): State<Admin>,
     Path((project, feature)): Path<(String, String)>,
     call: Call<Nothing>,
-) -> Result<Response, Problem> {
+) -> Result<Response, Stop> {
     call.caller.may_change(Role::Editor, Some(&project), None)?;
     call.expect_nothing()?;
-    let mut change = match admin.begin(&call).await? {
-        Begun::Done(response) => return Ok(response),
-        Begun::Open(change) => change,
-    };
+    let mut change = admin.begin(&call).await?;
     let project = change.project(&project).await?;
     let environments = change.environments_of(project.id).await?;
     let feature = change.feature(&project, &feature).await?;

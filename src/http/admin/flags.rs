@@ -9,7 +9,7 @@ use serde_json::json;
 use utoipa::{IntoParams, ToSchema};
 
 use super::Admin;
-use super::call::{Begun, Call, answer, etag};
+use super::call::{Call, Stop, answer, etag};
 use super::pages::{Listed, PageQuery};
 use super::shapes::{FlagShape, stamp_after};
 use crate::config::Limits;
@@ -159,17 +159,11 @@ pub(super) async fn update(
     State(admin): State<Admin>,
     Path((project, environment, feature)): Path<(String, String, String)>,
     call: Call<FlagPatch>,
-) -> Result<Response, Problem> {
+) -> Result<Response, Stop> {
     call.caller.may_change(Role::Editor, Some(&project), Some(&environment))?;
     let FlagPatch { enabled, value } = call.body.clone();
     let update = checked(enabled, value, &admin.limits)?;
-    let mut change = match admin.begin(&call).await? {
-        Begun::Done(response) => return Ok(response),
-        Begun::Open(change) => change,
-    };
-    let project = change.project(&project).await?;
-    let environment = change.environment(&project, &environment).await?;
-    call.expect(&change, &environment)?;
+    let (mut change, project, environment) = admin.begin_in(&call, &project, &environment).await?;
     let present = change.flag(&environment, &feature).await?;
     let flag = change.update_flag(&project, &environment, &present, &update).await?;
     let shape = |stamps: &_| FlagShape::at(&flag, stamp_after(&environment, stamps));
@@ -185,16 +179,10 @@ pub(super) async fn batch(
     State(admin): State<Admin>,
     Path((project, environment)): Path<(String, String)>,
     call: Call<Batch>,
-) -> Result<Response, Problem> {
+) -> Result<Response, Stop> {
     call.caller.may_change(Role::Editor, Some(&project), Some(&environment))?;
     let updates = checked_batch(&call.body, &admin.limits)?;
-    let mut change = match admin.begin(&call).await? {
-        Begun::Done(response) => return Ok(response),
-        Begun::Open(change) => change,
-    };
-    let project = change.project(&project).await?;
-    let environment = change.environment(&project, &environment).await?;
-    call.expect(&change, &environment)?;
+    let (mut change, project, environment) = admin.begin_in(&call, &project, &environment).await?;
     let mut flags = Vec::with_capacity(updates.len());
     for (index, (key, update)) in updates.iter().enumerate() {
         let present = change.flag(&environment, key).await.map_err(|error| match error {

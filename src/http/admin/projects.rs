@@ -8,7 +8,7 @@ use serde_json::json;
 use utoipa::ToSchema;
 
 use super::Admin;
-use super::call::{Begun, Call, Nothing, answer};
+use super::call::{Call, Nothing, Stop, answer};
 use super::pages::{Listed, PageQuery};
 use super::shapes::{Everywhere, ProjectShape, check_name, key_of, revisions};
 use crate::http::caller::Caller;
@@ -57,15 +57,12 @@ pub(super) async fn list(
 pub(super) async fn create(
     State(admin): State<Admin>,
     call: Call<NewProject>,
-) -> Result<Response, Problem> {
+) -> Result<Response, Stop> {
     call.caller.may_change(Role::Admin, None, None)?;
     call.expect_nothing()?;
     let key = key_of(&call.body.key)?;
     check_name(&call.body.name)?;
-    let mut change = match admin.begin(&call).await? {
-        Begun::Done(response) => return Ok(response),
-        Begun::Open(change) => change,
-    };
+    let mut change = admin.begin(&call).await?;
     let project = change.create_project(&key, &call.body.name, &admin.limits).await?;
     admin.finish(change, &call, StatusCode::CREATED, |_| ProjectShape::from(&project)).await
 }
@@ -90,14 +87,11 @@ pub(super) async fn rename(
     State(admin): State<Admin>,
     Path(project): Path<String>,
     call: Call<Rename>,
-) -> Result<Response, Problem> {
+) -> Result<Response, Stop> {
     call.caller.may_change(Role::Admin, Some(&project), None)?;
     call.expect_nothing()?;
     check_name(&call.body.name)?;
-    let mut change = match admin.begin(&call).await? {
-        Begun::Done(response) => return Ok(response),
-        Begun::Open(change) => change,
-    };
+    let mut change = admin.begin(&call).await?;
     let project = change.project(&project).await?;
     let environments = change.environments_of(project.id).await?;
     let project = change.rename_project(&project, &call.body.name).await?;
@@ -115,13 +109,10 @@ pub(super) async fn delete(
     State(admin): State<Admin>,
     Path(project): Path<String>,
     call: Call<Nothing>,
-) -> Result<Response, Problem> {
+) -> Result<Response, Stop> {
     call.caller.may_change(Role::Admin, Some(&project), None)?;
     call.expect_nothing()?;
-    let mut change = match admin.begin(&call).await? {
-        Begun::Done(response) => return Ok(response),
-        Begun::Open(change) => change,
-    };
+    let mut change = admin.begin(&call).await?;
     let project = change.project(&project).await?;
     change.delete_project(&project).await?;
     admin.finish(change, &call, StatusCode::OK, |_| json!({ "deleted": project.key })).await

@@ -8,7 +8,7 @@ use serde_json::json;
 use utoipa::ToSchema;
 
 use super::Admin;
-use super::call::{Begun, Call, Nothing, answer};
+use super::call::{Call, Nothing, Stop, answer};
 use super::pages::{Listed, PageQuery};
 use super::shapes::{check_name, rfc3339};
 use crate::http::caller::Caller;
@@ -89,19 +89,16 @@ pub(super) async fn list(
 pub(super) async fn create(
     State(admin): State<Admin>,
     call: Call<NewTokenBody>,
-) -> Result<Response, Problem> {
+) -> Result<Response, Stop> {
     let NewTokenBody { name, role, project, environment } = &call.body;
     call.caller.may_change(Role::Admin, project.as_deref(), environment.as_deref())?;
     call.expect_nothing()?;
     check_name(name)?;
     if environment.is_some() && project.is_none() {
         let detail = "`environment` needs `project`: keys of environments are unique in a project";
-        return Err(Problem::invalid_field(detail.to_owned()));
+        return Err(Problem::invalid_field(detail.to_owned()).into());
     }
-    let mut change = match admin.begin(&call).await? {
-        Begun::Done(response) => return Ok(response),
-        Begun::Open(change) => change,
-    };
+    let mut change = admin.begin(&call).await?;
     let secret = new_token();
     let scope = Scope { project: project.clone(), environment: environment.clone() };
     let hash = digest(secret.expose());
@@ -119,17 +116,14 @@ pub(super) async fn revoke(
     State(admin): State<Admin>,
     Path(id): Path<String>,
     call: Call<Nothing>,
-) -> Result<Response, Problem> {
+) -> Result<Response, Stop> {
     let scope = call.caller.token.scope.clone();
     let (project, environment) = (scope.project.as_deref(), scope.environment.as_deref());
     call.caller.may_change(Role::Admin, project, environment)?;
     call.expect_nothing()?;
     let not_found = || Problem::not_found(format!("there is no token `{id}`"));
     let id: i64 = id.parse().map_err(|_| not_found())?;
-    let mut change = match admin.begin(&call).await? {
-        Begun::Done(response) => return Ok(response),
-        Begun::Open(change) => change,
-    };
+    let mut change = admin.begin(&call).await?;
     change.delete_token(TokenId(id), &scope).await?;
     admin.finish(change, &call, StatusCode::OK, |_| json!({ "revoked": id })).await
 }
