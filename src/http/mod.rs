@@ -6,7 +6,6 @@
 //! (operators).
 
 pub mod admin;
-mod caller;
 mod cors;
 mod dashboard;
 mod errors;

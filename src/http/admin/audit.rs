@@ -13,9 +13,9 @@ use utoipa::{IntoParams, ToSchema};
 
 use super::Admin;
 use super::call::answer;
+use super::caller::Caller;
 use super::pages::{Listed, PageQuery};
 use super::shapes::rfc3339;
-use crate::http::caller::Caller;
 use crate::http::errors::Problem;
 use crate::http::request::Params;
 use crate::model::ChangeEvent;

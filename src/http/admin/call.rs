@@ -10,7 +10,7 @@ use serde_json::Value as Json;
 use sha2::{Digest as _, Sha256};
 
 use super::Admin;
-use crate::http::caller::Caller;
+use super::caller::Caller;
 use crate::http::errors::Problem;
 use crate::http::request::{BodyLimits, parse_json};
 use crate::model::{Environment, Project, Revision, Stamp};

@@ -10,10 +10,10 @@ use utoipa::ToSchema;
 
 use super::Admin;
 use super::call::{Call, Nothing, Stop, answer, etag};
+use super::caller::Caller;
 use super::pages::{Listed, PageQuery};
 use super::projects::Rename;
 use super::shapes::{EnvironmentShape, check_name, key_of, rfc3339};
-use crate::http::caller::Caller;
 use crate::http::errors::Problem;
 use crate::http::request::Params;
 use crate::model::{Environment, Project, Role, Secret, UpdatedAt};

@@ -9,12 +9,12 @@ use utoipa::ToSchema;
 
 use super::Admin;
 use super::call::{Call, Nothing, Stop, answer};
+use super::caller::Caller;
 use super::flags::check_value;
 use super::pages::{Listed, PageQuery};
 use super::shapes::{
     Everywhere, FeatureShape, check_description, check_tags, key_problem, revisions,
 };
-use crate::http::caller::Caller;
 use crate::http::errors::Problem;
 use crate::http::request::Params;
 use crate::model::{FeatureDefaults, FeatureKey, FlagValue, Role};

@@ -10,10 +10,10 @@ use utoipa::{IntoParams, ToSchema};
 
 use super::Admin;
 use super::call::{Call, Stop, answer, etag};
+use super::caller::Caller;
 use super::pages::{Listed, PageQuery};
 use super::shapes::{FlagShape, stamp_after};
 use crate::config::Limits;
-use crate::http::caller::Caller;
 use crate::http::errors::Problem;
 use crate::http::request::Params;
 use crate::model::{Flag, FlagValue, Role, UpdatedAt};

@@ -6,6 +6,7 @@
 
 mod audit;
 mod call;
+mod caller;
 mod environments;
 mod features;
 mod flags;
@@ -46,11 +47,11 @@ const PREFIX: &str = "/admin/v1";
 #[derive(Clone)]
 pub struct Admin {
     /// Where the flags live.
-    pub(in crate::http) store: Store,
+    store: Store,
     /// Who is listening, and whether they have been told.
     hub: Hub,
     limits: Arc<Limits>,
-    pub(in crate::http) metrics: Metrics,
+    metrics: Metrics,
     rate: Arc<DefaultKeyedRateLimiter<TokenId>>,
 }
 
@@ -70,7 +71,7 @@ impl Admin {
     }
 
     /// Refuses a request of a token that sends too many.
-    pub(in crate::http) fn check_rate(&self, token: TokenId) -> Result<(), Problem> {
+    fn check_rate(&self, token: TokenId) -> Result<(), Problem> {
         self.rate.check_key(&token).map_err(|until| {
             self.metrics.limit_hit("requests_per_second");
             Problem::too_many_requests(until.wait_time_from(DefaultClock::default().now()))

@@ -9,9 +9,9 @@ use utoipa::ToSchema;
 
 use super::Admin;
 use super::call::{Call, Nothing, Stop, answer};
+use super::caller::Caller;
 use super::pages::{Listed, PageQuery};
 use super::shapes::{Everywhere, ProjectShape, check_name, key_of, revisions};
-use crate::http::caller::Caller;
 use crate::http::errors::Problem;
 use crate::http::request::Params;
 use crate::model::Role;

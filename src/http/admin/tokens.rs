@@ -9,9 +9,9 @@ use utoipa::ToSchema;
 
 use super::Admin;
 use super::call::{Call, Nothing, Stop, answer};
+use super::caller::Caller;
 use super::pages::{Listed, PageQuery};
 use super::shapes::{check_name, rfc3339};
-use crate::http::caller::Caller;
 use crate::http::errors::Problem;
 use crate::http::request::Params;
 use crate::model::{Role, Scope, Token, TokenId};

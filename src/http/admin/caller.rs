@@ -4,9 +4,9 @@ use axum::extract::FromRequestParts;
 use http::header::AUTHORIZATION;
 use http::request::Parts;
 
-use super::admin::Admin;
-use super::errors::Problem;
-use super::request::Peer;
+use super::Admin;
+use crate::http::errors::Problem;
+use crate::http::request::Peer;
 use crate::model::{Origin, Role, Token};
 use crate::store::keys::digest;
 
