@@ -51,6 +51,7 @@ pub fn body(
         let mut end = Instant::now() + pace.life;
         let mut heartbeat = Instant::now() + pace.heartbeat;
         let mut draining = false;
+        let mut told = None;
         // The value at the time of joining counts as unseen: a change between the client's last
         // read and this stream wakes nobody, so every stream begins with the present state.
         subscription.newest.mark_changed();
@@ -60,21 +61,29 @@ pub fn body(
         }
         let reason = loop {
             tokio::select! {
-                // Changes first: a stream that ends with a change at hand would lose a moment.
+                // Ends first: an environment that changes all the time must not outlive them.
                 biased;
+                () = shutdown.drained(), if !draining => {
+                    draining = true;
+                    end = end.min(Instant::now() + pace.drain.mul_f64(share()));
+                }
+                () = sleep_until(end) => break if draining { "drain" } else { "life" },
                 change = subscription.newest.changed(), if subscription.arrivals.is_none() => {
-                    if change.is_err() {
-                        break "gone";
-                    }
                     let newest = subscription.newest.borrow_and_update().clone();
-                    if newest.gone {
+                    if change.is_err() || newest.gone {
                         break "gone";
                     }
-                    if let Some((_, frame)) = newest.ping {
-                        frames_sent.increment(1);
-                        heartbeat = Instant::now() + pace.heartbeat;
-                        yield frame;
+                    let Some((stamp, frame)) = newest.ping else { continue };
+                    // An echo makes clients read again, and who cannot connect to a gateway that
+                    // drains fails: JavaScript's SDK is then deaf for good. Its next stream
+                    // begins with the state anyway.
+                    let is_echo = told.replace(stamp.revision) == Some(stamp.revision);
+                    if is_echo && draining {
+                        continue;
                     }
+                    frames_sent.increment(1);
+                    heartbeat = Instant::now() + pace.heartbeat;
+                    yield frame;
                 }
                 () = arrival(&mut subscription.arrivals) => {
                     if let Some(joined) = join() {
@@ -82,23 +91,21 @@ pub fn body(
                         subscription.newest.mark_changed();
                     }
                 }
-                () = shutdown.drained(), if !draining => {
-                    draining = true;
-                    end = end.min(Instant::now() + pace.drain.mul_f64(share()));
-                }
-                () = sleep_until(end) => {
-                    if draining {
-                        yield frames::goodbye(drain_retry());
-                        break "drain";
-                    }
-                    break "life";
-                }
                 () = sleep_until(heartbeat) => {
                     heartbeat = Instant::now() + pace.heartbeat;
                     yield Bytes::from_static(frames::HEARTBEAT);
                 }
             }
         };
+        // A change that came with the end is told before it, a moment earlier than by the next
+        // stream.
+        let last = subscription.newest.borrow().ping.clone();
+        if let Some((_, frame)) = last.filter(|(stamp, _)| told < Some(stamp.revision)) {
+            yield frame;
+        }
+        if draining {
+            yield frames::goodbye(drain_retry());
+        }
         subscription.end_reason = reason;
     }
 }
@@ -185,6 +192,21 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
+    async fn constant_change_does_not_outlive_the_end_and_is_told_to_the_last() {
+        let hub = hub();
+        let mut body = pin!(body(subscribe(&hub).unwrap(), PACE, Shutdown::default(), || None));
+        let mut last = next(&mut body).await.unwrap();
+        for revision in 1.. {
+            publish(&hub, STAGING, revision);
+            tokio::time::advance(Duration::from_secs(1)).await;
+            let Some(frame) = next(&mut body).await else { break };
+            assert!(revision <= 101, "{frame}");
+            last = frame;
+        }
+        assert_eq!(last, "ping 100", "the one that came with the end");
+    }
+
+    #[tokio::test(start_paused = true)]
     async fn a_drain_says_when_to_come_back_and_ends_in_time() {
         let hub = hub();
         publish(&hub, STAGING, 1);
@@ -197,6 +219,26 @@ mod tests {
         assert!(goodbye.starts_with("retry: ") && goodbye.ends_with("\n\n"), "{goodbye}");
         assert_eq!(next(&mut body).await, None);
         assert!(began.elapsed() <= PACE.drain);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_drain_tells_changes_but_no_echoes() {
+        let hub = hub();
+        publish(&hub, STAGING, 1);
+        let shutdown = Shutdown::default();
+        // So long that its random part is not over at once.
+        let pace = Pace { drain: Duration::from_hours(10), ..PACE };
+        let mut body = pin!(body(subscribe(&hub).unwrap(), pace, shutdown.clone(), || None));
+        assert_eq!(next(&mut body).await.unwrap(), "ping 1");
+        hub.echo(STAGING);
+        assert_eq!(next(&mut body).await.unwrap(), "ping 1", "the echo of a calm day");
+        shutdown.drain();
+        // Let the stream see the drain before it sees the echo: nothing else is due now.
+        assert_eq!(futures_util::FutureExt::now_or_never(next(&mut body)), None);
+        hub.echo(STAGING);
+        assert_eq!(futures_util::FutureExt::now_or_never(next(&mut body)), None);
+        publish(&hub, STAGING, 2);
+        assert_eq!(next(&mut body).await.unwrap(), "ping 2");
     }
 
     #[tokio::test(start_paused = true)]
