@@ -1,0 +1,67 @@
+//! Runs `wrk`, the load generator, and reads what it prints.
+
+use std::process::Command;
+
+use anyhow::{Context as _, ensure};
+
+/// One run against one server.
+#[derive(Clone, Debug)]
+pub(crate) struct Load<'a> {
+    pub(crate) url: &'a str,
+    /// `Name: value`, sent with every request.
+    pub(crate) headers: &'a [String],
+    pub(crate) connections: usize,
+    pub(crate) seconds: u64,
+}
+
+/// What a run measured.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) struct Rate {
+    pub(crate) per_second: f64,
+    /// Requests of the whole run.
+    pub(crate) requests: u64,
+}
+
+impl Load<'_> {
+    /// Runs to the end; an answer that is an error fails the run.
+    pub(crate) fn run(&self) -> anyhow::Result<Rate> {
+        let mut command = Command::new("wrk");
+        command.args(["-t1", &format!("-c{}", self.connections), &format!("-d{}s", self.seconds)]);
+        for header in self.headers {
+            command.args(["-H", header]);
+        }
+        let output =
+            command.arg(self.url).output().context("cannot start wrk (Debian: apt install wrk)")?;
+        let text = String::from_utf8_lossy(&output.stdout);
+        ensure!(output.status.success(), "wrk failed on {}: {text}", self.url);
+        for trouble in ["Non-2xx or 3xx responses", "Socket errors"] {
+            ensure!(!text.contains(trouble), "wrk got errors from {}: {text}", self.url);
+        }
+        parse(&text).with_context(|| format!("cannot read wrk's words: {text}"))
+    }
+}
+
+fn parse(text: &str) -> Option<Rate> {
+    let per_second = text.lines().find_map(|line| line.strip_prefix("Requests/sec:"))?;
+    let requests = text.lines().find_map(|line| line.split_once(" requests in "))?.0;
+    Some(Rate {
+        per_second: per_second.trim().parse().ok()?,
+        requests: requests.trim().parse().ok()?,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rate_and_count_are_read() {
+        let text = "Running 1s test @ http://127.0.0.1:1/\n  1 threads and 32 connections\n  \
+            Thread Stats   Avg      Stdev     Max   +/- Stdev\n    Latency   601.36us  0.93ms  17.81ms   91.59%\n  \
+            55413 requests in 1.00s, 24.47MB read\nRequests/sec:  55399.63\nTransfer/sec:     24.46MB\n";
+        let rate = parse(text).unwrap();
+        assert_eq!(rate.requests, 55_413);
+        assert!((rate.per_second - 55_399.63).abs() < 1e-9);
+        assert_eq!(parse("unable to connect"), None);
+    }
+}
