@@ -17,8 +17,8 @@ use tokio::net::TcpListener;
 use crate::config::{ConfigError, Settings};
 use crate::flagset::{Directory, FlagSets};
 use crate::http::{
-    Admin, BodyLimits, Connections, Doors, Evaluations, Flagsmith, Ops, Sdk, Sse, bind, ops_router,
-    router, serve,
+    Admin, BodyLimits, Connections, Doors, Evaluations, Flagsmith, Ops, Sdk, Sse, bind,
+    operators_front, public_front, serve,
 };
 use crate::metrics::Metrics;
 use crate::shutdown::{Shutdown, Signals};
@@ -157,23 +157,29 @@ impl App {
             max: limits.connections,
             header_bytes: limits.header_bytes,
             header_timeout: Duration::from_secs(limits.header_seconds),
-            body: BodyLimits {
-                bytes: limits.body_bytes,
-                timeout: Duration::from_secs(limits.body_seconds),
-            },
+        };
+        let body_limits = BodyLimits {
+            bytes: limits.body_bytes,
+            timeout: Duration::from_secs(limits.body_seconds),
         };
         let ops_connections = Connections { max: OPS_CONNECTIONS_MAX, ..connections.clone() };
         let door =
             Ops { metrics: metrics.clone(), store: store.clone(), shutdown: shutdown.clone() };
         let ops_metrics = metrics.listener("ops");
-        last.spawn(serve(ops, ops_router(door), ops_connections, ops_metrics, last.clone()));
+        last.spawn(serve(
+            ops,
+            operators_front(door, body_limits),
+            ops_connections,
+            ops_metrics,
+            last.clone(),
+        ));
         last.spawn(feed.run(last.clone()));
         last.spawn(keep_up(metrics.clone(), last.clone()));
         let flush = Duration::from_secs(settings.analytics.flush_seconds);
         last.spawn(write_counts(evaluations, store, flush, last.clone()));
         let public_metrics = metrics.listener("public");
-        let router = router(doors, metrics);
-        shutdown.spawn(serve(public, router, connections, public_metrics, shutdown.clone()));
+        let front = public_front(doors, &metrics, body_limits);
+        shutdown.spawn(serve(public, front, connections, public_metrics, shutdown.clone()));
     }
 }
 

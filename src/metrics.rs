@@ -31,7 +31,6 @@ pub struct Metrics {
 struct Inner {
     recorder: PrometheusRecorder,
     handle: PrometheusHandle,
-    requests: DashMap<String, DashMap<(&'static str, u16), Histogram>>,
 }
 
 impl std::fmt::Debug for Inner {
@@ -39,6 +38,17 @@ impl std::fmt::Debug for Inner {
         f.debug_struct("Inner").finish_non_exhaustive()
     }
 }
+
+/// What the requests of a listener measure.
+#[derive(Clone, Debug)]
+pub struct RequestMetrics {
+    metrics: Metrics,
+    /// By route, then by method and status: a lookup makes no text.
+    histograms: Arc<DashMap<String, Vec<AnsweredBy>>>,
+}
+
+/// The histogram of answers with one method and status.
+type AnsweredBy = ((&'static str, u16), Histogram);
 
 /// What the hub and its streams measure.
 #[derive(Clone, Debug)]
@@ -132,8 +142,7 @@ impl Metrics {
         let builder = bounds(builder, "flagcast_change_to_ping_seconds", &PING_BOUNDS);
         let recorder = builder.build_recorder();
         let handle = recorder.handle();
-        let metrics =
-            Self { inner: Arc::new(Inner { recorder, handle, requests: DashMap::new() }) };
+        let metrics = Self { inner: Arc::new(Inner { recorder, handle }) };
         metrics.describe();
         let labels = [("version", env!("CARGO_PKG_VERSION").to_owned())];
         metrics.gauge("flagcast_build_info", &labels).set(1.0);
@@ -151,26 +160,10 @@ impl Metrics {
         self.inner.handle.run_upkeep();
     }
 
-    /// Records a request that was answered.
-    pub fn request(&self, route: &str, method: &'static str, status: u16, duration: Duration) {
-        let key = (method, status);
-        if let Some(histogram) = self
-            .inner
-            .requests
-            .get(route)
-            .and_then(|by| by.get(&key).map(|histogram| histogram.clone()))
-        {
-            histogram.record(duration);
-            return;
-        }
-        let labels = [
-            ("route", route.to_owned()),
-            ("method", method.to_owned()),
-            ("status", status.to_string()),
-        ];
-        let histogram = self.histogram("flagcast_http_request_duration_seconds", &labels);
-        histogram.record(duration);
-        self.inner.requests.entry(route.to_owned()).or_default().insert(key, histogram);
+    /// Handles for the requests of a listener.
+    #[must_use]
+    pub fn requests(&self) -> RequestMetrics {
+        RequestMetrics { metrics: self.clone(), histograms: Arc::default() }
     }
 
     /// Counts that a limit of the settings took effect.
@@ -253,6 +246,28 @@ impl Metrics {
 
     fn histogram(&self, name: &'static str, labels: &[(&'static str, String)]) -> Histogram {
         self.inner.recorder.register_histogram(&key(name, labels), &METADATA)
+    }
+}
+
+impl RequestMetrics {
+    /// Records a request that was answered.
+    pub fn record(&self, route: &str, method: &'static str, status: u16, duration: Duration) {
+        let key = (method, status);
+        if let Some(answers) = self.histograms.get(route)
+            && let Some((_, histogram)) = answers.iter().find(|(known, _)| *known == key)
+        {
+            histogram.record(duration);
+            return;
+        }
+        let labels = [
+            ("route", route.to_owned()),
+            ("method", method.to_owned()),
+            ("status", status.to_string()),
+        ];
+        let name = "flagcast_http_request_duration_seconds";
+        let histogram = self.metrics.histogram(name, &labels);
+        histogram.record(duration);
+        self.histograms.entry(route.to_owned()).or_default().push((key, histogram));
     }
 }
 

@@ -5,18 +5,15 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::Router;
-use axum::body::Body;
-use http::{Request, Response};
+use http::Request;
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::Semaphore;
-use tower::ServiceExt as _;
 
-use super::request::{BodyLimits, Peer};
+use super::front::Front;
 use crate::metrics::{GaugeGuard, ListenerMetrics};
 use crate::shutdown::Shutdown;
 
@@ -35,8 +32,6 @@ pub struct Connections {
     pub header_bytes: usize,
     /// Time for a request's head, and for a kept-alive connection without one.
     pub header_timeout: Duration,
-    /// Size and time of a request's body.
-    pub body: BodyLimits,
 }
 
 /// Opens a listening socket. `address` is `host:port`; port 0 takes a free one.
@@ -50,7 +45,7 @@ pub fn bind(address: SocketAddr) -> std::io::Result<TcpListener> {
 /// Accepts connections until the drain begins, then waits for those that are open.
 pub async fn serve(
     listener: TcpListener,
-    router: Router,
+    front: Front,
     connections: Connections,
     metrics: ListenerMetrics,
     shutdown: Shutdown,
@@ -72,11 +67,11 @@ pub async fn serve(
         metrics.accepts.increment(1);
         let open = GaugeGuard::new(metrics.connections.clone());
         let errors = metrics.errors.clone();
-        let (router, connections) = (router.clone(), connections.clone());
+        let (front, connections) = (front.clone(), connections.clone());
         let stop = shutdown.clone();
         shutdown.spawn(async move {
             let _held = (open, place);
-            if let Err(error) = drive(stream, peer, router, &connections, &stop).await {
+            if let Err(error) = drive(stream, peer, front, &connections, &stop).await {
                 errors.increment(1);
                 tracing::debug!(%error, %peer, "connection ended with an error");
             }
@@ -98,7 +93,7 @@ async fn accept(
 async fn drive(
     stream: TcpStream,
     peer: SocketAddr,
-    router: Router,
+    front: Front,
     connections: &Connections,
     shutdown: &Shutdown,
 ) -> Result<(), hyper::Error> {
@@ -106,19 +101,14 @@ async fn drive(
     if let Err(error) = stream.set_nodelay(true) {
         tracing::debug!(%error, "cannot turn off Nagle's algorithm");
     }
-    let body_limits = connections.body;
     let service = service_fn(move |request: Request<Incoming>| {
-        let mut request = request.map(Body::new);
-        request.extensions_mut().insert(Peer(peer));
-        request.extensions_mut().insert(body_limits);
-        answer(router.clone(), request)
+        let answer = front.clone().answer(request, peer);
+        async { Ok::<_, Infallible>(answer.await) }
     });
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(connections.header_timeout)
         .max_buf_size(connections.header_bytes)
-        // One buffer per write: our bodies are shared and small, and head and event leave together.
-        .writev(false)
         .serve_connection(TokioIo::new(stream), service);
     let mut connection = std::pin::pin!(connection);
     tokio::select! {
@@ -129,8 +119,4 @@ async fn drive(
             connection.await
         }
     }
-}
-
-async fn answer(router: Router, request: Request<Body>) -> Result<Response<Body>, Infallible> {
-    router.oneshot(request).await
 }

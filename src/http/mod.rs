@@ -1,6 +1,6 @@
 //! The doors: each translates HTTP to the parts below it, and nothing else.
 //!
-//! [`serve`] drives connections; [`router()`] is the table of all routes; `errors` is the only place
+//! [`serve`] drives connections; [`Front`] takes their requests; `router` is the table of all routes; `errors` is the only place
 //! that turns a failure into a status. One file or folder per door: `sdk` (our reads), `flagsmith`
 //! (Flagsmith's reads), `sse` (streams), `admin` (management), `dashboard` (the page), `ops`
 //! (operators).
@@ -10,6 +10,7 @@ mod cors;
 mod dashboard;
 mod errors;
 mod flagsmith;
+mod front;
 mod listener;
 mod ops;
 mod request;
@@ -20,9 +21,10 @@ mod sse;
 
 pub use admin::{Admin, openapi};
 pub use flagsmith::{Evaluations, Flagsmith};
+pub use front::Front;
 pub use listener::{Connections, bind, serve};
 pub use ops::Ops;
 pub use request::BodyLimits;
-pub use router::{Doors, ops_router, router};
+pub use router::{Doors, operators_front, public_front};
 pub use sdk::Sdk;
 pub use sse::Sse;

@@ -5,14 +5,22 @@ use std::time::Instant;
 use axum::Router;
 use axum::extract::{MatchedPath, Request, State};
 use axum::middleware::{Next, from_fn, from_fn_with_state};
-use axum::response::{IntoResponse as _, Response};
+use axum::response::Response;
 use axum::routing::{get, post};
 use http::Method;
 
 use super::cors::open_to_browsers;
 use super::errors::Problem;
+use super::front::{Front, Straight, record};
+use super::request::BodyLimits;
 use super::{Admin, Flagsmith, Ops, Sdk, Sse, admin, dashboard, flagsmith, ops, sdk, sse};
-use crate::metrics::Metrics;
+use crate::metrics::{Metrics, RequestMetrics};
+
+/// The read of our own clients.
+pub(super) const SDK_FLAGS_ROUTE: &str = "/sdk/v1/environments/{client_key}/flags";
+
+/// The read of Flagsmith's clients.
+pub(super) const FLAGSMITH_FLAGS_ROUTE: &str = "/api/v1/flags/";
 
 /// The doors of the public listener.
 #[derive(Clone, Debug)]
@@ -28,14 +36,17 @@ pub struct Doors {
 }
 
 /// The public listener: SDKs, streams, management API, dashboard.
-pub fn router(doors: Doors, metrics: Metrics) -> Router {
+pub fn public_front(doors: Doors, metrics: &Metrics, limits: BodyLimits) -> Front {
+    let straight = Straight {
+        sdk: doors.sdk.clone(),
+        flagsmith: doors.flagsmith.clone(),
+        metrics: metrics.requests(),
+    };
     // Called by SDKs and browsers anywhere.
-    let sdk = Router::new()
-        .route("/sdk/v1/environments/{client_key}/flags", get(sdk::flags))
-        .with_state(doors.sdk);
+    let sdk = Router::new().route(SDK_FLAGS_ROUTE, get(sdk::flags)).with_state(doors.sdk);
     // Called by unmodified Flagsmith SDKs; Edge Proxy leaves the last slash out.
     let flagsmith = Router::new()
-        .route("/api/v1/flags/", get(flagsmith::flags))
+        .route(FLAGSMITH_FLAGS_ROUTE, get(flagsmith::flags))
         .route("/api/v1/flags", get(flagsmith::flags))
         .route("/api/v1/identities/", get(flagsmith::identity).post(flagsmith::identify))
         .route("/api/v1/identities", get(flagsmith::identity).post(flagsmith::identify))
@@ -58,28 +69,31 @@ pub fn router(doors: Doors, metrics: Metrics) -> Router {
     let management = admin::router(doors.admin)
         .merge(dashboard::router())
         .method_not_allowed_fallback(wrong_method);
-    open.merge(management)
-        .route_layer(from_fn_with_state(metrics, measure))
-        .fallback(async || Problem::not_found("there is no such route; see docs/API.md"))
+    let router = open
+        .merge(management)
+        .route_layer(from_fn_with_state(metrics.requests(), measure))
+        .fallback(async || Problem::not_found("there is no such route; see docs/API.md"));
+    Front::new(Some(straight), router, limits)
 }
 
 /// The operators' listener.
-pub fn ops_router(ops: Ops) -> Router {
-    Router::new()
+pub fn operators_front(ops: Ops, limits: BodyLimits) -> Front {
+    let router = Router::new()
         .route("/livez", get(ops::livez))
         .route("/healthz", get(ops::livez))
         .route("/readyz", get(ops::readyz))
         .route("/metrics", get(ops::metrics))
-        .with_state(ops)
+        .with_state(ops);
+    Front::new(None, router, limits)
 }
 
 async fn wrong_method() -> Problem {
     Problem::method_not_allowed()
 }
 
-/// Records how long each answer took, by route, and logs the failures that are ours.
+/// Records each answer, by route.
 async fn measure(
-    State(metrics): State<Metrics>,
+    State(metrics): State<RequestMetrics>,
     route: MatchedPath,
     request: Request,
     next: Next,
@@ -87,12 +101,8 @@ async fn measure(
     let began = Instant::now();
     let method = name(request.method());
     let response = next.run(request).await;
-    let status = response.status();
-    metrics.request(route.as_str(), method, status.as_u16(), began.elapsed());
-    if status.is_server_error() {
-        tracing::warn!(route = route.as_str(), method, status = status.as_u16(), "request failed");
-    }
-    response.into_response()
+    record(&metrics, route.as_str(), method, began, &response);
+    response
 }
 
 /// A method as a metric label; whatever else a client invents counts as one.

@@ -53,7 +53,17 @@ pub(super) async fn flags(
             return Err(problem.into_response());
         }
     };
-    let known = sdk.directory.find_client(&client_key).ok_or_else(|| {
+    read(&sdk, &client_key, wanted, &headers).await
+}
+
+/// The flag set of an environment: of at least `wanted`, or the newest.
+pub(super) async fn read(
+    sdk: &Sdk,
+    client_key: &str,
+    wanted: Option<Revision>,
+    headers: &HeaderMap,
+) -> Result<Response, Response> {
+    let known = sdk.directory.find_client(client_key).ok_or_else(|| {
         let detail = format!("no environment has the client key `{client_key}`");
         brief(Problem::not_found(detail), "public, max-age=5")
     })?;
@@ -70,7 +80,7 @@ pub(super) async fn flags(
         brief(Problem::not_found(detail), "public, max-age=1")
     })?;
     let keeping = if wanted.is_some() { PINNED } else { UNPINNED };
-    Ok(respond(&headers, &set, &set.sdk, keeping))
+    Ok(respond(headers, &set, &set.sdk, keeping))
 }
 
 /// An error that a cache may keep for a moment, so that a herd costs one request.

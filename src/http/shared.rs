@@ -1,6 +1,7 @@
 //! Answers with a shared body: encoding, validators and cache headers, without copying a byte.
 
-use axum::response::{IntoResponse as _, Response};
+use axum::response::Response;
+use bytes::Bytes;
 use http::header::{
     ACCEPT_ENCODING, CACHE_CONTROL, CONTENT_ENCODING, CONTENT_TYPE, ETAG, IF_NONE_MATCH, VARY,
 };
@@ -11,6 +12,9 @@ use crate::flagset::{Body, Encoding, FlagSet};
 /// The instant of the state that an answer shows. SDKs compare it with the ping's.
 pub(super) const UPDATED_AT: HeaderName =
     HeaderName::from_static("x-flagsmith-document-updated-at");
+
+/// Headers that an answer has at most.
+const HEADERS: usize = 12;
 
 /// How an answer may be kept.
 #[derive(Clone, Copy, Debug)]
@@ -28,16 +32,20 @@ pub(super) fn respond(
     body: &Body,
     keeping: Keeping,
 ) -> Response {
-    let mut response = if holds(request, &set.etag) {
-        StatusCode::NOT_MODIFIED.into_response()
+    // Room for these, CORS and what hyper adds, so that the map never grows.
+    let mut headers = HeaderMap::with_capacity(HEADERS);
+    headers.insert(ETAG, set.etag.clone());
+    headers.insert(UPDATED_AT, set.updated_at.clone());
+    headers.insert(CACHE_CONTROL, HeaderValue::from_static(keeping.cache_control));
+    headers.insert(VARY, HeaderValue::from_static(keeping.vary));
+    let (status, bytes) = if holds(request, &set.etag) {
+        (StatusCode::NOT_MODIFIED, Bytes::new())
     } else {
         let wanted = request
             .get(ACCEPT_ENCODING)
             .and_then(|accept| accept.to_str().ok())
             .map_or(Encoding::Identity, Encoding::negotiate);
         let (bytes, encoding) = body.encoded(wanted);
-        let mut response = bytes.into_response();
-        let headers = response.headers_mut();
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
         let named = match encoding {
             Encoding::Identity => None,
@@ -47,27 +55,28 @@ pub(super) fn respond(
         if let Some(name) = named {
             headers.insert(CONTENT_ENCODING, HeaderValue::from_static(name));
         }
-        response
+        (StatusCode::OK, bytes)
     };
-    let headers = response.headers_mut();
-    headers.insert(ETAG, set.etag.clone());
-    headers.insert(UPDATED_AT, set.updated_at.clone());
-    headers.insert(CACHE_CONTROL, HeaderValue::from_static(keeping.cache_control));
-    headers.insert(VARY, HeaderValue::from_static(keeping.vary));
+    let mut response = Response::new(axum::body::Body::from(bytes));
+    *response.status_mut() = status;
+    *response.headers_mut() = headers;
     response
 }
 
 /// Whether `If-None-Match` names the tag. Compared weakly, as RFC 9110 says; a list and `*` count.
 fn holds(request: &HeaderMap, etag: &HeaderValue) -> bool {
-    let opaque = |tag: &str| tag.trim().trim_start_matches("W/").trim_matches('"').to_owned();
-    let Ok(ours) = etag.to_str().map(opaque) else {
-        return false;
-    };
-    request
-        .get_all(IF_NONE_MATCH)
-        .iter()
-        .filter_map(|value| value.to_str().ok())
-        .any(|list| list.split(',').any(|tag| tag.trim() == "*" || opaque(tag) == ours))
+    fn opaque(tag: &str) -> &str {
+        let tag = tag.trim();
+        tag.strip_prefix("W/").unwrap_or(tag).trim_matches('"')
+    }
+    let Ok(ours) = etag.to_str().map(opaque) else { return false };
+    request.get_all(IF_NONE_MATCH).iter().any(|value| {
+        // What we issued ourselves comes back as it is, nearly always.
+        value == etag
+            || value.to_str().is_ok_and(|list| {
+                list.split(',').any(|tag| tag.trim() == "*" || opaque(tag) == ours)
+            })
+    })
 }
 
 #[cfg(test)]

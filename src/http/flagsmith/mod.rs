@@ -72,16 +72,22 @@ pub(super) async fn flags(
     Params(query): Params<FlagsQuery>,
     headers: HeaderMap,
 ) -> Result<Response, Detail> {
-    let set = door.set(&door.known(&headers)?).await?;
     let Some(key) = query.feature else {
-        return Ok(respond(&headers, &set, &set.flags, PRIVATE));
+        return read(&door, &headers).await;
     };
+    let set = door.set(&door.known(&headers)?).await?;
     let single = set
         .single(&key)
         .ok_or_else(|| Detail(StatusCode::NOT_FOUND, "Given feature not found".to_owned()))?;
     let mut response = single.0.into_response();
     own(response.headers_mut(), &set);
     Ok(response)
+}
+
+/// The flag list of the environment that the request's key opens.
+pub(super) async fn read(door: &Flagsmith, headers: &HeaderMap) -> Result<Response, Detail> {
+    let set = door.set(&door.known(headers)?).await?;
+    Ok(respond(headers, &set, &set.flags, PRIVATE))
 }
 
 pub(super) async fn document(
