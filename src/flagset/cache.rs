@@ -3,6 +3,7 @@
 //! Reads take what is there without a lock. A build reads the store; builds of one environment
 //! queue, and one that waited takes what the build before it found if that began late enough.
 
+use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
@@ -62,7 +63,7 @@ impl FlagSets {
         if let Some(set) = self.peek(id) {
             return Ok(Some(set));
         }
-        self.build(id, Revision(0)).await
+        self.boxed_build(id, Revision(0)).await
     }
 
     /// A flag set of at least `revision`. Reads through when this process is behind, and answers
@@ -76,7 +77,7 @@ impl FlagSets {
         if let Some(set) = self.peek(id).filter(reaches) {
             return Ok(Some(set));
         }
-        Ok(self.build(id, revision).await?.filter(reaches))
+        Ok(self.boxed_build(id, revision).await?.filter(reaches))
     }
 
     /// Brings a flag set that is held to at least `revision`. One that nobody read stays unbuilt:
@@ -109,6 +110,16 @@ impl FlagSets {
         let read = self.inner.reads.fetch_add(1, Ordering::Relaxed);
         slot.last_read.store(read, Ordering::Relaxed);
         Some(set)
+    }
+
+    /// A build is rare and its future large; inside the future of every read it would cost each open
+    /// connection its size.
+    fn boxed_build(
+        &self,
+        id: EnvironmentId,
+        wanted: Revision,
+    ) -> Pin<Box<impl Future<Output = Result<Option<Arc<FlagSet>>, StoreError>>>> {
+        Box::pin(self.build(id, wanted))
     }
 
     /// Builds the flag set from the store unless a build that began after this call did, or the

@@ -60,9 +60,9 @@ impl Directory {
         self.find_client(client_key.as_str())
     }
 
-    /// Takes an environment in, or takes in what changed of it.
+    /// Takes an environment in, or takes in what changed of it. Keys that stay valid open it all the
+    /// while: a caller that comes in between must not be turned away.
     pub fn insert(&self, entry: DirectoryEntry) {
-        self.remove(entry.environment.id);
         let known = Known {
             id: entry.environment.id,
             kind: entry.environment.kind,
@@ -73,7 +73,13 @@ impl Directory {
             self.by_digest.insert(hash.clone(), Known { by_server_key: true, ..known.clone() });
         }
         self.by_client_key.insert(known.client_key.as_str().to_owned(), known);
-        self.entries.insert(entry.environment.id, entry);
+        let hashes = entry.server_key_hashes.clone();
+        let before = self.entries.insert(entry.environment.id, entry);
+        for revoked in before.iter().flat_map(|before| &before.server_key_hashes) {
+            if !hashes.contains(revoked) {
+                self.by_digest.remove(revoked);
+            }
+        }
     }
 
     /// Forgets an environment and its keys.
@@ -96,5 +102,35 @@ impl Directory {
             None => self.remove(id),
         }
         Ok(exists)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::flagset::flagsmith::tests::state;
+
+    fn entry(server_keys: &[&str]) -> DirectoryEntry {
+        let server_key_hashes = server_keys.iter().map(|key| digest(key)).collect();
+        DirectoryEntry { environment: state().environment, server_key_hashes }
+    }
+
+    #[test]
+    fn a_key_opens_its_environment_until_it_is_revoked() {
+        let directory = Directory::default();
+        directory.insert(entry(&["ser.a", "ser.b"]));
+        let by_client = directory.find("npfo95nMwUw8cjHXdHi2hG").unwrap();
+        assert!(!by_client.by_server_key);
+        assert!(directory.find("ser.a").is_some_and(|known| known.by_server_key));
+        assert_eq!(directory.find_client("ser.a"), None, "a server key is no client key");
+
+        directory.insert(entry(&["ser.b", "ser.c"]));
+        assert_eq!(directory.find("ser.a"), None);
+        assert!(directory.find("ser.b").is_some() && directory.find("ser.c").is_some());
+
+        directory.remove(by_client.id);
+        for key in ["npfo95nMwUw8cjHXdHi2hG", "ser.b", "ser.c"] {
+            assert_eq!(directory.find(key), None, "{key}");
+        }
     }
 }

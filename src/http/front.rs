@@ -7,6 +7,7 @@
 //! an escaped path, other parameters) takes the long one.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Instant;
 
 use axum::Router;
@@ -22,8 +23,8 @@ use super::{Flagsmith, Sdk, cors, flagsmith, sdk};
 use crate::metrics::RequestMetrics;
 use crate::model::Revision;
 
-/// Answers the requests of a listener. Clones share everything.
-#[derive(Clone, Debug)]
+/// Answers the requests of a listener.
+#[derive(Debug)]
 pub struct Front {
     straight: Option<Straight>,
     router: Router,
@@ -31,7 +32,7 @@ pub struct Front {
 }
 
 /// What the straight way needs.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub(super) struct Straight {
     pub(super) sdk: Sdk,
     pub(super) flagsmith: Flagsmith,
@@ -50,18 +51,24 @@ impl Front {
         Self { straight, router, body_limits: limits }
     }
 
-    /// Answers a request of `peer`.
-    pub(super) async fn answer(self, request: Request<Incoming>, peer: SocketAddr) -> Response {
+    /// Answers a request of `peer`. Both ways are boxed: hyper keeps room for this future as long as
+    /// the connection lives, and a stream's connection lives long after its answer.
+    pub(super) async fn answer(
+        self: Arc<Self>,
+        request: Request<Incoming>,
+        peer: SocketAddr,
+    ) -> Response {
         if let Some(straight) = &self.straight
             && request.method() == Method::GET
             && let Some(read) = Read::of(request.uri())
         {
-            return straight.answer(&read, request.headers()).await;
+            return Box::pin(straight.answer(&read, request.headers())).await;
         }
         let mut request = request.map(Body::new);
         request.extensions_mut().insert(Peer(peer));
         request.extensions_mut().insert(self.body_limits);
-        self.router.oneshot(request).await.unwrap_or_else(|never| match never {})
+        let answer = Box::pin(self.router.clone().oneshot(request));
+        answer.await.unwrap_or_else(|never| match never {})
     }
 }
 

@@ -50,6 +50,7 @@ pub async fn serve(
     metrics: ListenerMetrics,
     shutdown: Shutdown,
 ) {
+    let front = Arc::new(front);
     let places = Arc::new(Semaphore::new(connections.max));
     loop {
         let accepted = tokio::select! {
@@ -67,7 +68,7 @@ pub async fn serve(
         metrics.accepts.increment(1);
         let open = GaugeGuard::new(metrics.connections.clone());
         let errors = metrics.errors.clone();
-        let (front, connections) = (front.clone(), connections.clone());
+        let (front, connections) = (Arc::clone(&front), connections.clone());
         let stop = shutdown.clone();
         shutdown.spawn(async move {
             let _held = (open, place);
@@ -93,7 +94,7 @@ async fn accept(
 async fn drive(
     stream: TcpStream,
     peer: SocketAddr,
-    front: Front,
+    front: Arc<Front>,
     connections: &Connections,
     shutdown: &Shutdown,
 ) -> Result<(), hyper::Error> {
@@ -102,7 +103,7 @@ async fn drive(
         tracing::debug!(%error, "cannot turn off Nagle's algorithm");
     }
     let service = service_fn(move |request: Request<Incoming>| {
-        let answer = front.clone().answer(request, peer);
+        let answer = Arc::clone(&front).answer(request, peer);
         async { Ok::<_, Infallible>(answer.await) }
     });
     let connection = http1::Builder::new()
