@@ -15,7 +15,7 @@ use crate::nginx::nchan_module;
 use crate::process::{ATTEMPTS, Watch, cpu_time, descriptor_limit, memory, wait_until_quiet};
 use crate::report;
 use crate::stats::{Spread, median, milliseconds, quantile, ratios, real};
-use crate::streams::{Arrivals, Streams};
+use crate::streams::{Arrivals, Stamping, Streams};
 use crate::subjects::{Change, Kind, Subject};
 use crate::table::{Table, cell};
 
@@ -81,6 +81,7 @@ pub(crate) fn run(plan: &Plan) -> anyhow::Result<Json> {
             "Nchan is not installed (Debian: apt install libnginx-mod-nchan); measuring without it"
         );
     }
+    let _stamping = Stamping::keep_on()?;
     let mut rounds: Vec<Vec<Round>> = vec![Vec::new(); kinds.len()];
     let mut noisy = 0_usize;
     for round in 0..plan.rounds {

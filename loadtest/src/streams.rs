@@ -6,7 +6,7 @@
 //! servers, and cannot be the bottleneck. It then reads in batches, with a nap between them.
 
 use std::io::{ErrorKind, IoSliceMut, Write as _};
-use std::net::SocketAddr;
+use std::net::{SocketAddr, UdpSocket};
 use std::os::fd::AsRawFd as _;
 use std::time::{Duration, Instant};
 
@@ -18,6 +18,23 @@ use nix::sys::socket::{ControlMessageOwned, MsgFlags, recvmsg, setsockopt, socko
 use nix::sys::time::TimeSpec;
 
 use crate::http::{end_of_head, status};
+
+/// Keeps the kernel stamping while it is held. The kernel turns stamping on and off a moment after
+/// the first socket asks for it and the last one is gone; what comes in that moment has no stamp.
+#[derive(Debug)]
+pub(crate) struct Stamping {
+    _socket: UdpSocket,
+}
+
+impl Stamping {
+    /// Asks for stamps on a socket that nobody writes to.
+    pub(crate) fn keep_on() -> anyhow::Result<Self> {
+        let socket = UdpSocket::bind("127.0.0.1:0").context("cannot open a socket")?;
+        setsockopt(&socket, sockopt::ReceiveTimestampns, &true)
+            .context("the kernel does not stamp what it receives")?;
+        Ok(Self { _socket: socket })
+    }
+}
 
 /// Connections that may be on their way at a time; more would overflow a listen backlog.
 const OPENING_MAX: usize = 100;
