@@ -114,7 +114,8 @@ impl<'a> Read<'a> {
         }
         let (before, after) = SDK_FLAGS_ROUTE.split_once("{client_key}")?;
         let client_key = path.strip_prefix(before)?.strip_suffix(after)?;
-        let plain = client_key.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_".contains(&b));
+        // What the router would take apart or unescape.
+        let plain = !client_key.contains(['/', '%']);
         let revision = match query {
             None => None,
             Some(query) => Some(Revision(query.strip_prefix("rev=")?.parse().ok()?)),

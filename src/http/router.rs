@@ -37,10 +37,11 @@ pub struct Doors {
 
 /// The public listener: SDKs, streams, management API, dashboard.
 pub fn public_front(doors: Doors, metrics: &Metrics, limits: BodyLimits) -> Front {
+    let requests = metrics.requests();
     let straight = Straight {
         sdk: doors.sdk.clone(),
         flagsmith: doors.flagsmith.clone(),
-        metrics: metrics.requests(),
+        metrics: requests.clone(),
     };
     // Called by SDKs and browsers anywhere.
     let sdk = Router::new().route(SDK_FLAGS_ROUTE, get(sdk::flags)).with_state(doors.sdk);
@@ -71,7 +72,7 @@ pub fn public_front(doors: Doors, metrics: &Metrics, limits: BodyLimits) -> Fron
         .method_not_allowed_fallback(wrong_method);
     let router = open
         .merge(management)
-        .route_layer(from_fn_with_state(metrics.requests(), measure))
+        .route_layer(from_fn_with_state(requests, measure))
         .fallback(async || Problem::not_found("there is no such route; see docs/API.md"));
     Front::new(Some(straight), router, limits)
 }

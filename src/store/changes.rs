@@ -18,8 +18,17 @@ use crate::model::{
 /// How long an answer is kept for its idempotency key.
 const IDEMPOTENCY_MICROS: i64 = 24 * 3600 * 1_000_000;
 
-/// The states that a change made, by environment.
-pub type Stamps = BTreeMap<EnvironmentId, Stamp>;
+/// The environments that a change moved.
+pub type Stamps = BTreeMap<EnvironmentId, Moved>;
+
+/// An environment that a change moved.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Moved {
+    /// Its key.
+    pub key: String,
+    /// The state that the change made.
+    pub stamp: Stamp,
+}
 
 /// An open change.
 #[derive(Debug)]
@@ -165,20 +174,21 @@ impl Change {
     /// with the new states; an environment that nothing changed is not among them.
     pub async fn seal(&mut self) -> Result<Stamps, StoreError> {
         let notes = std::mem::take(&mut self.notes);
-        let mut stamps = Stamps::new();
         // In the order of ids: two changes that touch the same environments cannot deadlock.
-        let mut moved: Vec<_> =
-            notes.iter().filter(|note| note.moves).filter_map(|note| note.environment_id).collect();
-        moved.sort_unstable();
-        moved.dedup();
-        for id in moved {
+        let moving: BTreeMap<EnvironmentId, String> = notes
+            .iter()
+            .filter(|note| note.moves)
+            .filter_map(|note| Some((note.environment_id?, note.environment.clone()?)))
+            .collect();
+        let mut stamps = Stamps::new();
+        for (id, key) in moving {
             if let Some(stamp) = self.advance(id).await? {
-                stamps.insert(id, stamp);
+                stamps.insert(id, Moved { key, stamp });
             }
         }
         for note in notes {
             let stamp = note.environment_id.filter(|_| note.moves).and_then(|id| stamps.get(&id));
-            self.append(note, stamp.copied()).await?;
+            self.append(note, stamp.map(|moved| moved.stamp)).await?;
         }
         Ok(stamps)
     }

@@ -1,5 +1,7 @@
 //! Environments and their keys: rows and changes.
 
+use std::collections::HashMap;
+
 use serde_json::json;
 use sqlx::Row as _;
 use sqlx::any::AnyRow;
@@ -99,11 +101,19 @@ impl Store {
         )
         .fetch_all(&mut *connection)
         .await?;
-        let mut entries = Vec::with_capacity(rows.len());
-        for row in &rows {
-            entries.push(entry(&mut connection, environment_of(row)?).await?);
+        let keys = sqlx::query("SELECT environment_id, hash FROM server_keys ORDER BY id")
+            .fetch_all(&mut *connection)
+            .await?;
+        let mut hashes = HashMap::<i64, Vec<String>>::new();
+        for key in &keys {
+            hashes.entry(key.try_get("environment_id")?).or_default().push(key.try_get("hash")?);
         }
-        Ok(entries)
+        let entry = |row| {
+            let environment = environment_of(row)?;
+            let server_key_hashes = hashes.remove(&environment.id.0).unwrap_or_default();
+            Ok(DirectoryEntry { environment, server_key_hashes })
+        };
+        rows.iter().map(entry).collect()
     }
 
     /// One environment with the digests of its keys, or nothing when it is gone.

@@ -29,7 +29,7 @@ use tokio::sync::Notify;
 use crate::config;
 
 pub use analytics::{DayCount, EvaluationCount};
-pub use changes::{Change, Idempotency, Replay, Stamps};
+pub use changes::{Change, Idempotency, Moved, Replay, Stamps};
 pub use environments::{DirectoryEntry, NewEnvironment, ServerKey};
 pub use error::StoreError;
 pub use features::NewFeature;

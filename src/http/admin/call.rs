@@ -21,7 +21,7 @@ use crate::store::{Change, Idempotency, Replay, Stamps};
 const IDEMPOTENCY_KEY_MAX: usize = 128;
 
 /// Fields that are told once and kept nowhere.
-const SECRET_FIELDS: [&str; 3] = ["token", "server_key", "key_once"];
+const SECRET_FIELDS: [&str; 2] = ["token", "server_key"];
 
 /// A checked call: who, what, and under which conditions.
 #[derive(Debug)]
@@ -146,15 +146,16 @@ impl Admin {
             change.remember(idempotency, &Replay { status: status.as_u16(), body }).await?;
         }
         change.commit().await?;
-        for (id, stamp) in &stamps {
+        for (id, moved) in &stamps {
             // One warning is enough: the same feed tells of all.
-            if !self.hub.told(*id, stamp.revision).await {
+            if !self.hub.told(*id, moved.stamp.revision).await {
                 break;
             }
         }
         let mut response = answer(status, json.to_string());
-        if let [stamp] = stamps.values().copied().collect::<Vec<_>>()[..] {
-            response.headers_mut().insert(ETAG, etag(stamp));
+        // One environment only: of several, none is the one to match.
+        if let (1, Some(moved)) = (stamps.len(), stamps.values().next()) {
+            response.headers_mut().insert(ETAG, etag(moved.stamp));
         }
         Ok(response)
     }

@@ -94,14 +94,13 @@ pub(super) async fn create(
     }
     let mut change = admin.begin(&call).await?;
     let project = change.project(&project).await?;
-    let environments = change.environments_of(project.id).await?;
     let defaults = FeatureDefaults { enabled: body.enabled, value: body.value.clone() };
     let description = &body.description;
     let new = NewFeature { key: &key, description, tags: &body.tags, defaults: &defaults };
     let feature = change.create_feature(&project, &new, &admin.limits).await?;
     let shape = |stamps: &_| Everywhere {
         thing: FeatureShape::from(&feature),
-        revisions: revisions(&environments, stamps),
+        revisions: revisions(stamps),
     };
     admin.finish(change, &call, StatusCode::CREATED, shape).await
 }
@@ -137,13 +136,12 @@ pub(super) async fn describe(
     tags.as_deref().map_or(Ok(()), check_tags)?;
     let mut change = admin.begin(&call).await?;
     let project = change.project(&project).await?;
-    let environments = change.environments_of(project.id).await?;
     let feature = change.feature(&project, &feature).await?;
     let (description, tags) = (description.as_deref(), tags.as_deref());
     let feature = change.describe_feature(&project, &feature, description, tags).await?;
     let shape = |stamps: &_| Everywhere {
         thing: FeatureShape::from(&feature),
-        revisions: revisions(&environments, stamps),
+        revisions: revisions(stamps),
     };
     admin.finish(change, &call, StatusCode::OK, shape).await
 }
@@ -161,9 +159,8 @@ pub(super) async fn delete(
     call.expect_nothing()?;
     let mut change = admin.begin(&call).await?;
     let project = change.project(&project).await?;
-    let environments = change.environments_of(project.id).await?;
     let feature = change.feature(&project, &feature).await?;
     change.delete_feature(&project, &feature).await?;
-    let shape = |stamps: &_| json!({ "deleted": feature.key, "revisions": revisions(&environments, stamps) });
+    let shape = |stamps: &_| json!({ "deleted": feature.key, "revisions": revisions(stamps) });
     admin.finish(change, &call, StatusCode::OK, shape).await
 }

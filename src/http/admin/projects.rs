@@ -93,11 +93,10 @@ pub(super) async fn rename(
     check_name(&call.body.name)?;
     let mut change = admin.begin(&call).await?;
     let project = change.project(&project).await?;
-    let environments = change.environments_of(project.id).await?;
     let project = change.rename_project(&project, &call.body.name).await?;
     let shape = |stamps: &_| Everywhere {
         thing: ProjectShape::from(&project),
-        revisions: revisions(&environments, stamps),
+        revisions: revisions(stamps),
     };
     admin.finish(change, &call, StatusCode::OK, shape).await
 }

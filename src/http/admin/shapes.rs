@@ -6,9 +6,7 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use crate::http::errors::Problem;
-use crate::model::{
-    Environment, EnvironmentId, Feature, Flag, Key, KeyError, Project, Stamp, UpdatedAt,
-};
+use crate::model::{Environment, Feature, Flag, Key, KeyError, Project, Stamp, UpdatedAt};
 use crate::store::Stamps;
 
 /// Longest name of anything, in characters.
@@ -141,13 +139,12 @@ impl FlagShape {
 
 /// Where an environment is after a change.
 pub(super) fn stamp_after(environment: &Environment, stamps: &Stamps) -> Stamp {
-    stamps.get(&environment.id).copied().unwrap_or(environment.stamp)
+    stamps.get(&environment.id).map_or(environment.stamp, |moved| moved.stamp)
 }
 
-/// New revisions by the keys of `environments`.
-pub(super) fn revisions(environments: &[Environment], stamps: &Stamps) -> BTreeMap<String, u64> {
-    let key = |id: &EnvironmentId| environments.iter().find(|e| e.id == *id).map(|e| e.key.clone());
-    stamps.iter().filter_map(|(id, stamp)| Some((key(id)?, stamp.revision.0))).collect()
+/// New revisions by the keys of the environments.
+pub(super) fn revisions(stamps: &Stamps) -> BTreeMap<String, u64> {
+    stamps.values().map(|moved| (moved.key.clone(), moved.stamp.revision.0)).collect()
 }
 
 /// Microseconds since the epoch as RFC 3339.
