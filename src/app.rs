@@ -4,6 +4,7 @@
 //! Stop: not ready, no new connections, streams ended over the grace period, counts written, store
 //! closed.
 
+mod descriptors;
 mod feed;
 mod first_start;
 
@@ -14,16 +15,16 @@ use std::time::Duration;
 use anyhow::Context as _;
 use tokio::net::TcpListener;
 
-use crate::config::{ConfigError, Settings};
+use crate::config::{ConfigError, FanOut, Settings};
 use crate::flagset::{Directory, FlagSets};
 use crate::http::{
-    Admin, BodyLimits, Connections, Doors, Evaluations, Flagsmith, Ops, Sdk, Sse, bind,
+    Admin, BodyLimits, Connections, Doors, Evaluations, Flagsmith, Ops, Sdk, Sse, Streams, bind,
     operators_front, public_front, serve,
 };
 use crate::metrics::Metrics;
 use crate::shutdown::{Shutdown, Signals};
 use crate::store::Store;
-use crate::stream::{Hub, Limits};
+use crate::stream::{Hub, Limits, Shards, Times};
 
 pub use feed::{Feed, PingFrames};
 pub use first_start::{CreatedToken, create_token};
@@ -49,12 +50,14 @@ pub struct App {
     feed: Feed,
     public: TcpListener,
     ops: TcpListener,
+    streams: Streams,
 }
 
 impl App {
     /// Builds every part. A first start also fills the store, and says so on standard output;
     /// `demo` tells whether with a demo project.
-    pub async fn build(settings: Settings, demo: bool) -> anyhow::Result<Self> {
+    pub async fn build(mut settings: Settings, demo: bool) -> anyhow::Result<Self> {
+        let open_files = descriptors::fit(&mut settings.limits);
         let store = Store::open(&settings.store)
             .await
             .with_context(|| format!("cannot open the store {}", settings.store.url))?;
@@ -64,21 +67,15 @@ impl App {
         first_start::prepare(&store, &settings, demo, &public_url).await?;
 
         let metrics = Metrics::new();
+        metrics.open_files_limit(open_files);
         let shutdown = Shutdown::default();
+        let (hub, streams) = start_streams(&settings, &metrics, &shutdown)
+            .context("cannot start the fan-out shards")?;
         let limits = &settings.limits;
-        let hub = Hub::new(
-            Limits {
-                total: limits.streams,
-                per_environment: limits.streams_per_environment,
-                per_address: limits.streams_per_address,
-                unknown: limits.streams_unknown,
-            },
-            metrics.stream(),
-        );
         let flagsets = FlagSets::new(store.clone(), limits.flagset_bytes, metrics.flagset());
         let directory = Arc::new(Directory::default());
         let evaluations = Arc::new(Evaluations::new(metrics.analytics()));
-        let frames = PingFrames::new(&public_url, settings.stream.heartbeat_seconds);
+        let frames = PingFrames::new(&public_url, &settings.stream);
         let feed = Feed::start(
             feed::Told {
                 store: store.clone(),
@@ -111,7 +108,18 @@ impl App {
             },
             admin: Admin::new(store.clone(), hub, limits.clone(), metrics.clone()),
         };
-        Ok(Self { settings, metrics, store, shutdown, evaluations, doors, feed, public, ops })
+        Ok(Self {
+            settings,
+            metrics,
+            store,
+            shutdown,
+            evaluations,
+            doors,
+            feed,
+            public,
+            ops,
+            streams,
+        })
     }
 
     /// Answers until a signal, then stops in order. A second signal ends it at once.
@@ -123,6 +131,7 @@ impl App {
         // The operators' listener and the upkeep stay until all else is done.
         let last = Shutdown::default();
         let (store, evaluations) = (self.store.clone(), Arc::clone(&self.evaluations));
+        let shards = self.streams.shards.clone();
         self.start(&last);
         tracing::info!(%public, %ops, "listening");
 
@@ -140,6 +149,7 @@ impl App {
             tracing::warn!("the grace period is over; connections are cut");
         }
         shutdown.stop();
+        shards.stop();
         evaluations.flush(&store).await;
         last.drain();
         last.stop();
@@ -150,19 +160,32 @@ impl App {
     }
 
     fn start(self, last: &Shutdown) {
-        let Self { settings, metrics, store, shutdown, evaluations, doors, feed, public, ops } =
-            self;
+        let Self {
+            settings,
+            metrics,
+            store,
+            shutdown,
+            evaluations,
+            doors,
+            feed,
+            public,
+            ops,
+            streams,
+        } = self;
         let limits = &settings.limits;
         let connections = Connections {
             max: limits.connections,
+            accepts_per_second: limits.accepts_per_second,
             header_bytes: limits.header_bytes,
             header_timeout: Duration::from_secs(limits.header_seconds),
+            stall_timeout: Duration::from_secs(settings.stream.stall_seconds),
         };
         let body_limits = BodyLimits {
             bytes: limits.body_bytes,
             timeout: Duration::from_secs(limits.body_seconds),
         };
-        let ops_connections = Connections { max: OPS_CONNECTIONS_MAX, ..connections.clone() };
+        let ops_connections =
+            Connections { max: OPS_CONNECTIONS_MAX, accepts_per_second: 0, ..connections.clone() };
         let door =
             Ops { metrics: metrics.clone(), store: store.clone(), shutdown: shutdown.clone() };
         let ops_metrics = metrics.listener("ops");
@@ -170,6 +193,7 @@ impl App {
             ops,
             operators_front(door, body_limits),
             ops_connections,
+            Streams::none(),
             ops_metrics,
             last.clone(),
         ));
@@ -179,8 +203,36 @@ impl App {
         last.spawn(write_counts(evaluations, store, flush, last.clone()));
         let public_metrics = metrics.listener("public");
         let front = public_front(doors, &metrics, body_limits);
-        shutdown.spawn(serve(public, front, connections, public_metrics, shutdown.clone()));
+        let public = serve(public, front, connections, streams, public_metrics, shutdown.clone());
+        shutdown.spawn(public);
     }
+}
+
+/// The hub, and the shards that the settings want: none when streams are to be bodies.
+fn start_streams(
+    settings: &Settings,
+    metrics: &Metrics,
+    shutdown: &Shutdown,
+) -> anyhow::Result<(Hub, Streams)> {
+    let Settings { stream, limits, .. } = settings;
+    let count = match (stream.fan_out, stream.shards) {
+        (FanOut::Bodies, _) => 0,
+        (FanOut::Shards, 0) => std::thread::available_parallelism()?.get(),
+        (FanOut::Shards, chosen) => chosen,
+    };
+    let times = Times {
+        stall: Duration::from_secs(stream.stall_seconds),
+        pings_per_second_max: stream.pings_per_second_max,
+    };
+    let metrics = metrics.stream();
+    let (shards, returned) = Shards::start(count, times, &metrics, shutdown)?;
+    let limits = Limits {
+        total: limits.streams,
+        per_environment: limits.streams_per_environment,
+        per_address: limits.streams_per_address,
+        unknown: limits.streams_unknown,
+    };
+    Ok((Hub::new(limits, shards.clone(), metrics), Streams { shards, returned }))
 }
 
 fn listen(key: &str, address: &str) -> anyhow::Result<TcpListener> {

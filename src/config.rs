@@ -96,6 +96,21 @@ pub struct Stream {
     pub life_seconds: u64,
     pub short_life_seconds: u64,
     pub refusal_seconds: u64,
+    pub stall_seconds: u64,
+    pub fan_out: FanOut,
+    pub shards: usize,
+    pub pings_per_second_max: u32,
+    pub refetches_per_second: u32,
+}
+
+/// How the streams of plain HTTP/1.1 are written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum FanOut {
+    /// By shards: one loop for each core over very many sockets.
+    Shards,
+    /// Each as the body of its answer, like those of TLS and HTTP/2.
+    Bodies,
 }
 
 /// Evaluation counts.
@@ -145,6 +160,7 @@ pub enum LogFormat {
 #[expect(missing_docs, reason = "config/default.toml documents each key once")]
 pub struct Limits {
     pub connections: usize,
+    pub accepts_per_second: u32,
     pub streams: usize,
     pub streams_per_environment: usize,
     pub streams_per_address: usize,
@@ -243,8 +259,9 @@ impl Settings {
         rule(
             self.stream.heartbeat_seconds > 0
                 && self.stream.life_seconds > 0
-                && self.stream.short_life_seconds > 0,
-            "stream.heartbeat_seconds, stream.life_seconds and stream.short_life_seconds must be at least 1",
+                && self.stream.short_life_seconds > 0
+                && self.stream.stall_seconds > 0,
+            "stream.heartbeat_seconds, life_seconds, short_life_seconds and stall_seconds must be at least 1",
         )?;
         rule(
             self.limits.header_bytes >= 8192,

@@ -20,6 +20,13 @@ const REQUEST_BOUNDS: [f64; 14] =
 const PING_BOUNDS: [f64; 12] =
     [0.000_5, 0.001, 0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0];
 
+/// Bounds of the time from commit to the last socket: some 10 µs for each of up to a million.
+const FAN_OUT_BOUNDS: [f64; 12] =
+    [0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0, 30.0];
+
+/// Bounds of a shard's turn: one slice of pings and one of timers should take a few milliseconds.
+const TURN_BOUNDS: [f64; 9] = [0.000_1, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.1, 1.0];
+
 const METADATA: Metadata<'static> = Metadata::new("flagcast", Level::INFO, None);
 
 /// The metrics of a process.
@@ -54,14 +61,81 @@ type AnsweredBy = ((&'static str, u16), Histogram);
 #[derive(Clone, Debug)]
 pub struct StreamMetrics {
     metrics: Metrics,
+    /// Streams of an environment that are open.
+    pub open: Gauge,
+    /// Streams of keys that no environment has.
+    pub open_unknown: Gauge,
+    /// Streams that began in a fan-out shard.
+    pub opened_in_shards: Counter,
+    /// Streams that began as the body of an answer.
+    pub opened_in_bodies: Counter,
     /// Changes told to subscribers, one for each change of an environment.
     pub pings: Counter,
     /// Second pings.
     pub echoes: Counter,
     /// Ping frames handed to connections.
     pub frames: Counter,
+    /// Revisions that a stream was not told of because a newer one came first.
+    pub folded: Counter,
+    /// Streams whose client has not taken a whole frame yet.
+    pub unfinished: Gauge,
     /// From the commit of a change to its ping.
     pub change_to_ping: Histogram,
+    /// From the commit of a change until it was written to the last socket of every shard.
+    pub fan_out: Histogram,
+    /// Work of a shard between two looks at its sockets.
+    pub turn: Histogram,
+    /// Fan-out shards that had to start anew.
+    pub shard_restarts: Counter,
+    ends: [Counter; StreamEnd::ALL.len()],
+}
+
+/// Why a stream ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum StreamEnd {
+    /// The client closed or reset its connection.
+    Client,
+    /// Its planned life was over.
+    Life,
+    /// The gateway is going down.
+    Drain,
+    /// Its environment was deleted.
+    Gone,
+    /// The client took nothing for too long.
+    Stalled,
+    /// The network did not deliver for too long: the client vanished.
+    Timeout,
+    /// A stranger's key became known: it goes on as the stream of an environment.
+    Joined,
+    /// The system gave the gateway no room to keep it.
+    Failed,
+}
+
+impl StreamEnd {
+    /// Every reason, in the order of their numbers.
+    pub const ALL: [Self; 8] = [
+        Self::Client,
+        Self::Life,
+        Self::Drain,
+        Self::Gone,
+        Self::Stalled,
+        Self::Timeout,
+        Self::Joined,
+        Self::Failed,
+    ];
+
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::Client => "client",
+            Self::Life => "life",
+            Self::Drain => "drain",
+            Self::Gone => "gone",
+            Self::Stalled => "stalled",
+            Self::Timeout => "timeout",
+            Self::Joined => "joined",
+            Self::Failed => "failed",
+        }
+    }
 }
 
 /// What the flag sets measure.
@@ -102,25 +176,10 @@ pub struct ListenerMetrics {
     pub accepts: Counter,
     /// Connections that ended with an error: bad requests, timeouts, resets.
     pub errors: Counter,
-}
-
-/// Counts one up, and down again when dropped.
-#[derive(Debug)]
-pub struct GaugeGuard(Gauge);
-
-impl GaugeGuard {
-    /// Counts one up.
-    #[must_use]
-    pub fn new(gauge: Gauge) -> Self {
-        gauge.increment(1.0);
-        Self(gauge)
-    }
-}
-
-impl Drop for GaugeGuard {
-    fn drop(&mut self) {
-        self.0.decrement(1.0);
-    }
+    /// Connections that could not be accepted: descriptors ran out.
+    pub refusals: Counter,
+    /// Connections that wait in the kernel to be accepted.
+    pub queue: Gauge,
 }
 
 impl Default for Metrics {
@@ -140,6 +199,8 @@ impl Metrics {
         let builder = PrometheusBuilder::new();
         let builder = bounds(builder, "flagcast_http_request_duration_seconds", &REQUEST_BOUNDS);
         let builder = bounds(builder, "flagcast_change_to_ping_seconds", &PING_BOUNDS);
+        let builder = bounds(builder, "flagcast_fan_out_seconds", &FAN_OUT_BOUNDS);
+        let builder = bounds(builder, "flagcast_shard_turn_seconds", &TURN_BOUNDS);
         let recorder = builder.build_recorder();
         let handle = recorder.handle();
         let metrics = Self { inner: Arc::new(Inner { recorder, handle }) };
@@ -171,11 +232,38 @@ impl Metrics {
         self.counter("flagcast_limit_hits_total", &[("limit", limit.to_owned())]).increment(1);
     }
 
+    /// Says how many files and connections the process may open.
+    pub fn open_files_limit(&self, files: u64) {
+        #[expect(clippy::cast_precision_loss, reason = "a limit that large is none")]
+        self.gauge("flagcast_open_files_limit", &[]).set(files as f64);
+    }
+
     /// Handles for the hub and its streams.
     #[must_use]
     pub fn stream(&self) -> StreamMetrics {
+        let open = |contract: &str| {
+            let dialect = ("dialect", "flagsmith".to_owned());
+            self.gauge("flagcast_streams_open", &[dialect, ("contract", contract.to_owned())])
+        };
+        let opened = |path: &str| {
+            self.counter("flagcast_streams_opened_total", &[("path", path.to_owned())])
+        };
+        let ends = StreamEnd::ALL.map(|end| {
+            let reason = [("reason", end.as_str().to_owned())];
+            self.counter("flagcast_stream_ends_total", &reason)
+        });
         StreamMetrics {
             metrics: self.clone(),
+            open: open("direct"),
+            open_unknown: open("unknown"),
+            opened_in_shards: opened("shard"),
+            opened_in_bodies: opened("body"),
+            ends,
+            folded: self.counter("flagcast_pings_folded_total", &[]),
+            unfinished: self.gauge("flagcast_frames_unfinished", &[]),
+            fan_out: self.histogram("flagcast_fan_out_seconds", &[]),
+            turn: self.histogram("flagcast_shard_turn_seconds", &[]),
+            shard_restarts: self.counter("flagcast_shard_restarts_total", &[]),
             pings: self.counter("flagcast_pings_total", &[]),
             echoes: self.counter("flagcast_echoes_total", &[]),
             frames: self.counter("flagcast_ping_frames_total", &[]),
@@ -219,6 +307,8 @@ impl Metrics {
             connections: self.gauge("flagcast_connections_open", &labels),
             accepts: self.counter("flagcast_connections_total", &labels),
             errors: self.counter("flagcast_connection_errors_total", &labels),
+            refusals: self.counter("flagcast_accept_failures_total", &labels),
+            queue: self.gauge("flagcast_accept_queue", &labels),
         }
     }
 
@@ -272,17 +362,9 @@ impl RequestMetrics {
 }
 
 impl StreamMetrics {
-    /// Counts an open stream until the guard is dropped.
-    #[must_use]
-    pub fn open(&self, dialect: &'static str, contract: &'static str) -> GaugeGuard {
-        let labels = [("dialect", dialect.to_owned()), ("contract", contract.to_owned())];
-        GaugeGuard::new(self.metrics.gauge("flagcast_streams_open", &labels))
-    }
-
     /// Counts the end of a stream.
-    pub fn ended(&self, reason: &'static str) {
-        let labels = [("reason", reason.to_owned())];
-        self.metrics.counter("flagcast_stream_ends_total", &labels).increment(1);
+    pub fn ended(&self, end: StreamEnd) {
+        self.ends[end as usize].increment(1);
     }
 
     /// Counts a stream that a limit refused.
@@ -291,11 +373,15 @@ impl StreamMetrics {
     }
 }
 
-const COUNTERS: [(&str, Option<Unit>, &str); 13] = [
+const COUNTERS: [(&str, Option<Unit>, &str); 17] = [
     ("flagcast_pings_total", None, "Changes told to the subscribers of an environment."),
     ("flagcast_echoes_total", None, "Second pings of a change."),
     ("flagcast_ping_frames_total", None, "Ping frames handed to connections."),
+    ("flagcast_pings_folded_total", None, "Revisions that a newer one overtook, per stream."),
+    ("flagcast_streams_opened_total", None, "Streams that began, by path."),
     ("flagcast_stream_ends_total", None, "Streams that ended, by reason."),
+    ("flagcast_shard_restarts_total", None, "Fan-out shards that failed and started anew."),
+    ("flagcast_accept_failures_total", None, "Accepts that failed: descriptors ran out."),
     ("flagcast_limit_hits_total", None, "Requests that a limit of the settings refused."),
     ("flagcast_flagset_builds_total", None, "Flag sets rendered."),
     ("flagcast_flagset_evictions_total", None, "Flag sets dropped to save memory."),
@@ -307,16 +393,25 @@ const COUNTERS: [(&str, Option<Unit>, &str); 13] = [
     ("flagcast_logins_refused_total", None, "Requests with a missing or wrong token."),
 ];
 
-const GAUGES: [(&str, Option<Unit>, &str); 5] = [
+const GAUGES: [(&str, Option<Unit>, &str); 8] = [
     ("flagcast_streams_open", None, "Event streams open now."),
+    ("flagcast_frames_unfinished", None, "Streams whose client has not taken a whole frame yet."),
     ("flagcast_connections_open", None, "Connections open now."),
+    ("flagcast_accept_queue", None, "Connections that wait in the kernel to be accepted."),
+    ("flagcast_open_files_limit", None, "Files and connections that the process may open."),
     ("flagcast_flagset_bytes", Some(Unit::Bytes), "Memory held by rendered flag sets."),
     ("flagcast_change_feed_lag_seconds", Some(Unit::Seconds), "Age of the oldest untold change."),
     ("flagcast_build_info", None, "Always 1; the labels tell the version."),
 ];
 
-const HISTOGRAMS: [(&str, Option<Unit>, &str); 2] = [
+const HISTOGRAMS: [(&str, Option<Unit>, &str); 4] = [
     ("flagcast_change_to_ping_seconds", Some(Unit::Seconds), "From commit to ping."),
+    (
+        "flagcast_fan_out_seconds",
+        Some(Unit::Seconds),
+        "From commit until the ping is written to the last socket of every shard.",
+    ),
+    ("flagcast_shard_turn_seconds", Some(Unit::Seconds), "Work of a shard between two polls."),
     (
         "flagcast_http_request_duration_seconds",
         Some(Unit::Seconds),

@@ -9,6 +9,7 @@ use std::time::Duration;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
+use tokio_util::task::task_tracker::TaskTrackerToken;
 
 /// Handle to the stop order. Clones share it.
 #[derive(Clone, Debug, Default)]
@@ -18,7 +19,17 @@ pub struct Shutdown {
     tasks: TaskTracker,
 }
 
+/// While it lives, the end of the process waits as for a task.
+#[derive(Debug)]
+pub struct Hold(#[expect(dead_code, reason = "it only has to live")] TaskTrackerToken);
+
 impl Shutdown {
+    /// Lets the end of the process wait for what is no task.
+    #[must_use]
+    pub fn hold(&self) -> Hold {
+        Hold(self.tasks.token())
+    }
+
     /// Runs `task` as one that the end of the process waits for.
     pub fn spawn<F>(&self, task: F)
     where

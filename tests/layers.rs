@@ -17,8 +17,9 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("shutdown", &[]),
     ("store", &["model", "config"]),
     ("flagset", &["model", "metrics", "store"]),
-    ("stream", &["model", "metrics", "shutdown"]),
-    ("http", &["model", "config", "metrics", "shutdown", "store", "flagset", "stream"]),
+    ("places", &["metrics"]),
+    ("stream", &["model", "metrics", "places", "shutdown"]),
+    ("http", &["model", "config", "metrics", "places", "shutdown", "store", "flagset", "stream"]),
     ("app", &["model", "config", "metrics", "shutdown", "store", "flagset", "stream", "http"]),
 ];
 

@@ -8,28 +8,34 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
 use tokio::time::Instant;
 use tokio_stream::StreamExt as _;
 use tokio_util::time::DelayQueue;
 use tokio_util::time::delay_queue::Key as DelayKey;
 
-use crate::config::Settings;
+use crate::config::{self, Settings};
 use crate::flagset::{Directory, FlagSets, Known};
 use crate::metrics::FeedMetrics;
 use crate::model::{EnvironmentId, EnvironmentKind, Stamp};
 use crate::shutdown::Shutdown;
 use crate::store::{FeedEvent, Store, StoreError, now_micros};
-use crate::stream::{Hub, PingFacts, ping};
+use crate::stream::{Change, Hub, Ping, PingFacts, ping};
 
 /// Rest after a failed read of the store.
 const RETRY_PAUSE: Duration = Duration::from_millis(200);
+
+/// A spread below this is none: reads do not come at once anyway.
+const SPREAD_MS_MIN: u64 = 100;
+
+/// Longest spread: a change should be everywhere within a moment.
+const SPREAD_MS_MAX: u64 = 30_000;
 
 /// Encodes the pings of environments.
 #[derive(Clone, Debug)]
 pub struct PingFrames {
     public_url: String,
     heartbeat_seconds: u64,
+    refetches_per_second: u32,
 }
 
 /// Those who are told of a change.
@@ -63,6 +69,8 @@ pub struct Feed {
 struct News {
     /// The newest state and when it was committed.
     stamp: Option<(Stamp, i64)>,
+    /// One of the changes must not wait.
+    urgent: bool,
     /// Something about it changed that no flag set shows: its keys, or it is gone.
     look_again: bool,
 }
@@ -77,16 +85,33 @@ struct Echoes {
 impl PingFrames {
     /// `public_url` is where clients reach the doors.
     #[must_use]
-    pub fn new(public_url: &str, heartbeat_seconds: u64) -> Self {
-        Self { public_url: public_url.to_owned(), heartbeat_seconds }
+    pub fn new(public_url: &str, stream: &config::Stream) -> Self {
+        Self {
+            public_url: public_url.to_owned(),
+            heartbeat_seconds: stream.heartbeat_seconds,
+            refetches_per_second: stream.refetches_per_second,
+        }
     }
 
-    fn encode(&self, known: &Known, stamp: Stamp) -> Bytes {
-        let Self { public_url, heartbeat_seconds } = self;
+    /// Encodes a ping for clients that should read within `spread_ms`.
+    fn encode(&self, known: &Known, stamp: Stamp, spread_ms: u64) -> Ping {
+        let Self { public_url, heartbeat_seconds, .. } = self;
         let (client_key, revision) = (&known.client_key, stamp.revision);
         let url = format!("{public_url}/sdk/v1/environments/{client_key}/flags?rev={revision}");
         let flags_url = (known.kind == EnvironmentKind::Stored).then_some(url.as_str());
-        ping(&PingFacts { stamp, flags_url, heartbeat_seconds: *heartbeat_seconds })
+        let heartbeat_seconds = *heartbeat_seconds;
+        let frame = ping(&PingFacts { stamp, flags_url, heartbeat_seconds, spread_ms });
+        Ping { stamp, frame }
+    }
+
+    /// Over how many milliseconds the reads of so many clients should be spread.
+    fn spread_ms(&self, streams: usize) -> u64 {
+        let streams = u64::try_from(streams).unwrap_or(u64::MAX);
+        let spread = streams
+            .saturating_mul(1000)
+            .checked_div(u64::from(self.refetches_per_second))
+            .unwrap_or(0);
+        if spread < SPREAD_MS_MIN { 0 } else { spread.min(SPREAD_MS_MAX) }
     }
 }
 
@@ -103,7 +128,7 @@ impl Feed {
             let (id, stamp) = (entry.environment.id, entry.environment.stamp);
             told.directory.insert(entry);
             if let Some(known) = told.directory.client_key(id) {
-                told.hub.seed(id, stamp, told.frames.encode(&known, stamp));
+                told.hub.seed(id, told.frames.encode(&known, stamp, 0));
             }
         }
         let echo = Duration::from_secs(settings.stream.echo_seconds);
@@ -171,7 +196,7 @@ impl Told {
             self.hub.remove(id);
             return Ok(false);
         }
-        let Some((stamp, committed_at)) = news.stamp else {
+        let News { stamp: Some((stamp, committed_at)), urgent, .. } = news else {
             return Ok(false);
         };
         let Some(known) = self.directory.client_key(id) else {
@@ -180,9 +205,10 @@ impl Told {
         if known.kind == EnvironmentKind::Stored {
             self.flagsets.advance(id, stamp.revision).await?;
         }
-        let frame = self.frames.encode(&known, stamp);
-        let ago = since(committed_at);
-        let pinged = self.hub.publish(id, (stamp, frame), committed_at, ago);
+        let spread_ms = if urgent { 0 } else { self.frames.spread_ms(self.hub.open(id)) };
+        let ping = self.frames.encode(&known, stamp, spread_ms);
+        let change = Change { committed_at, since_commit: since(committed_at), urgent };
+        let pinged = self.hub.publish(id, ping, &change);
         if is_new {
             self.hub.welcome();
         }

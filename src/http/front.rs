@@ -1,25 +1,30 @@
-//! Where a connection's requests arrive. The two reads that every client makes after a ping are
-//! answered straight away; everything else goes to the router.
+//! Where a connection's requests arrive. What every client asks for, the stream and the two reads
+//! behind a ping, is answered straight away; everything else goes to the router.
 //!
-//! After a change the same small answer is asked for as often as there are clients, and routing,
-//! extraction and layers cost more than the answer itself (`docs/BENCHMARKS.md`). Both ways call
-//! the same functions, so they cannot differ; a request that is unusual in any way (another method,
-//! an escaped path, other parameters) takes the long one.
+//! After a change the same small answer is asked for as often as there are clients, after a restart
+//! they all come back for their streams, and routing, extraction and layers cost more than the
+//! answer itself (`docs/BENCHMARKS.md`). Both ways call the same functions, so they cannot differ; a
+//! request that is unusual in any way (another method, an escaped path, other parameters) takes the
+//! long one.
 
 use std::net::SocketAddr;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Instant;
 
 use axum::Router;
 use axum::body::Body;
 use axum::response::{IntoResponse, Response};
-use http::{HeaderMap, Method, Request, Uri};
+use http::header::CONNECTION;
+use http::{HeaderMap, Method, Request, Uri, Version};
+use http_body::Body as _;
 use hyper::body::Incoming;
 use tower::ServiceExt as _;
 
+use super::handover::Handover;
 use super::request::{BodyLimits, Peer};
-use super::router::{FLAGSMITH_FLAGS_ROUTE, SDK_FLAGS_ROUTE};
-use super::{Flagsmith, Sdk, cors, flagsmith, sdk};
+use super::router::{FLAGSMITH_FLAGS_ROUTE, SDK_FLAGS_ROUTE, STREAM_ROUTE};
+use super::{Flagsmith, Sdk, Sse, cors, flagsmith, sdk, sse};
 use crate::metrics::RequestMetrics;
 use crate::model::Revision;
 
@@ -36,6 +41,7 @@ pub struct Front {
 pub(super) struct Straight {
     pub(super) sdk: Sdk,
     pub(super) flagsmith: Flagsmith,
+    pub(super) sse: Sse,
     pub(super) metrics: RequestMetrics,
 }
 
@@ -51,36 +57,86 @@ impl Front {
         Self { straight, router, body_limits: limits }
     }
 
-    /// Answers a request of `peer`. Both ways are boxed: hyper keeps room for this future as long as
-    /// the connection lives, and a stream's connection lives long after its answer.
-    pub(super) async fn answer(
-        self: Arc<Self>,
+    /// Answers a request of `peer`. With a `handover` the connection can give its socket away.
+    /// Every way is boxed: hyper keeps room for this future as long as the connection lives.
+    pub(super) fn answer<'a>(
+        &'a self,
         request: Request<Incoming>,
         peer: SocketAddr,
-    ) -> Response {
+        handover: Option<&Arc<Handover>>,
+    ) -> Answer<'a> {
         if let Some(straight) = &self.straight
             && request.method() == Method::GET
-            && let Some(read) = Read::of(request.uri())
         {
-            return Box::pin(straight.answer(&read, request.headers())).await;
+            if let Some(handover) = handover
+                && let Some(client_key) = leaving(&request)
+            {
+                let answer = straight.stream(client_key, request.headers(), peer, handover);
+                return Box::pin(std::future::ready(answer));
+            }
+            if Read::of(request.uri()).is_some() {
+                return Box::pin(straight.read(request));
+            }
         }
         let mut request = request.map(Body::new);
         request.extensions_mut().insert(Peer(peer));
         request.extensions_mut().insert(self.body_limits);
-        let answer = Box::pin(self.router.clone().oneshot(request));
-        answer.await.unwrap_or_else(|never| match never {})
+        let router = self.router.clone();
+        Box::pin(
+            async move { router.oneshot(request).await.unwrap_or_else(|never| match never {}) },
+        )
     }
 }
 
+/// An answer on its way.
+pub(super) type Answer<'a> = Pin<Box<dyn Future<Output = Response> + Send + 'a>>;
+
+/// The key of a stream whose socket can leave the HTTP library. Others stay bodies: HTTP/1.0 knows no
+/// chunks, and a request with a body would leave that body behind, to be taken for a request.
+fn leaving(request: &Request<Incoming>) -> Option<&str> {
+    let can_leave = request.version() == Version::HTTP_11 && request.body().is_end_stream();
+    let (before, after) = STREAM_ROUTE.split_once("{client_key}")?;
+    let client_key = request.uri().path().strip_prefix(before)?.strip_suffix(after)?;
+    (can_leave && is_plain(client_key)).then_some(client_key)
+}
+
+/// Whether a part of a path is what the router would make of it.
+fn is_plain(part: &str) -> bool {
+    !part.is_empty() && !part.contains(['/', '%'])
+}
+
+/// Whether the client wants its connection closed behind the answer.
+fn asks_to_close(headers: &HeaderMap) -> bool {
+    let values = headers.get_all(CONNECTION).iter().filter_map(|value| value.to_str().ok());
+    values.flat_map(|value| value.split(',')).any(|word| word.trim().eq_ignore_ascii_case("close"))
+}
+
 impl Straight {
-    async fn answer(&self, read: &Read<'_>, headers: &HeaderMap) -> Response {
+    fn stream(
+        &self,
+        client_key: &str,
+        headers: &HeaderMap,
+        peer: SocketAddr,
+        handover: &Arc<Handover>,
+    ) -> Response {
         let began = Instant::now();
-        let (route, mut response) = match read {
-            Read::Sdk { client_key, revision } => {
-                let answer = sdk::read(&self.sdk, client_key, *revision, headers).await;
+        let opening = self.sse.open(client_key, headers, peer);
+        let mut response = sse::answer(handover.begin(opening, asks_to_close(headers)));
+        cors::open(response.headers_mut());
+        record(&self.metrics, STREAM_ROUTE, "GET", began, &response);
+        response
+    }
+
+    async fn read(&self, request: Request<Incoming>) -> Response {
+        let began = Instant::now();
+        let headers = request.headers();
+        let (route, mut response) = match Read::of(request.uri()) {
+            Some(Read::Sdk { client_key, revision }) => {
+                let answer = sdk::read(&self.sdk, client_key, revision, headers).await;
                 (SDK_FLAGS_ROUTE, answer.unwrap_or_else(|refusal| refusal))
             }
-            Read::Flagsmith => {
+            // Nothing else is read this way.
+            Some(Read::Flagsmith) | None => {
                 let answer = flagsmith::read(&self.flagsmith, headers).await;
                 (FLAGSMITH_FLAGS_ROUTE, answer.unwrap_or_else(IntoResponse::into_response))
             }
@@ -114,13 +170,11 @@ impl<'a> Read<'a> {
         }
         let (before, after) = SDK_FLAGS_ROUTE.split_once("{client_key}")?;
         let client_key = path.strip_prefix(before)?.strip_suffix(after)?;
-        // What the router would take apart or unescape.
-        let plain = !client_key.contains(['/', '%']);
         let revision = match query {
             None => None,
             Some(query) => Some(Revision(query.strip_prefix("rev=")?.parse().ok()?)),
         };
-        plain.then_some(Self::Sdk { client_key, revision })
+        is_plain(client_key).then_some(Self::Sdk { client_key, revision })
     }
 }
 

@@ -1,21 +1,21 @@
-//! Accepts connections and drives them: limits, timeouts, and an orderly end.
+//! Accepts connections at a pace that the machine bears, and takes back those whose stream ended.
 
-use std::convert::Infallible;
 use std::net::SocketAddr;
+use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::Request;
-use hyper::body::Incoming;
-use hyper::server::conn::http1;
-use hyper::service::service_fn;
-use hyper_util::rt::{TokioIo, TokioTimer};
+use bytes::Bytes;
+use governor::{DefaultDirectRateLimiter, Quota, RateLimiter};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
-use tokio::sync::Semaphore;
+use tokio::sync::mpsc;
 
+use super::connection::{Gate, drive};
 use super::front::Front;
-use crate::metrics::{GaugeGuard, ListenerMetrics};
+use crate::metrics::ListenerMetrics;
+use crate::places::{Place, Places};
 use crate::shutdown::Shutdown;
+use crate::stream::{Returned, Shards};
 
 /// Connections that the kernel keeps waiting for us: a storm of reconnects comes within a second.
 const BACKLOG: u32 = 4096;
@@ -28,10 +28,14 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 pub struct Connections {
     /// Open at a time; more wait in the kernel's backlog.
     pub max: usize,
+    /// Accepted in a second; more wait in the kernel's backlog. 0: no limit.
+    pub accepts_per_second: u32,
     /// Bytes of a request's head.
     pub header_bytes: usize,
     /// Time for a request's head, and for a kept-alive connection without one.
     pub header_timeout: Duration,
+    /// Time after which the kernel gives a connection up whose peer takes nothing.
+    pub stall_timeout: Duration,
 }
 
 /// Opens a listening socket. `address` is `host:port`; port 0 takes a free one.
@@ -42,82 +46,86 @@ pub fn bind(address: SocketAddr) -> std::io::Result<TcpListener> {
     socket.listen(BACKLOG)
 }
 
+/// Where the streams of a listener go, and where their connections come back.
+#[derive(Debug)]
+pub struct Streams {
+    /// Without shards streams are bodies.
+    pub shards: Shards,
+    /// Connections whose stream has ended.
+    pub returned: mpsc::Receiver<Returned>,
+}
+
+impl Streams {
+    /// For a listener without streams.
+    #[must_use]
+    pub fn none() -> Self {
+        Self { shards: Shards::default(), returned: mpsc::channel(1).1 }
+    }
+}
+
 /// Accepts connections until the drain begins, then waits for those that are open.
 pub async fn serve(
     listener: TcpListener,
     front: Front,
     connections: Connections,
+    streams: Streams,
     metrics: ListenerMetrics,
     shutdown: Shutdown,
 ) {
-    let front = Arc::new(front);
-    let places = Arc::new(Semaphore::new(connections.max));
+    let places = Places::new(connections.max, metrics.clone());
+    let Streams { shards, mut returned } = streams;
+    let limiter = limiter(connections.accepts_per_second);
+    let gate = Arc::new(Gate {
+        front,
+        connections,
+        shards,
+        errors: metrics.errors.clone(),
+        shutdown: shutdown.clone(),
+    });
+    let spawn = |stream, unread, peer, place| {
+        shutdown.spawn(drive(Arc::clone(&gate), stream, unread, peer, place));
+    };
     loop {
-        let accepted = tokio::select! {
+        tokio::select! {
             () = shutdown.drained() => return,
-            accepted = accept(&listener, &places) => accepted,
-        };
-        let (stream, peer, place) = match accepted {
-            Ok(accepted) => accepted,
-            Err(error) => {
-                tracing::warn!(%error, "cannot accept a connection");
-                tokio::time::sleep(ACCEPT_PAUSE).await;
-                continue;
+            Some(Returned { socket, unread, place }) = returned.recv() => {
+                // A socket that has no peer any more, or that cannot be watched, is closed.
+                if let Ok(peer) = socket.peer_addr()
+                    && let Ok(stream) = TcpStream::from_std(socket)
+                {
+                    spawn(stream, unread, peer, place);
+                }
             }
-        };
-        metrics.accepts.increment(1);
-        let open = GaugeGuard::new(metrics.connections.clone());
-        let errors = metrics.errors.clone();
-        let (front, connections) = (Arc::clone(&front), connections.clone());
-        let stop = shutdown.clone();
-        shutdown.spawn(async move {
-            let _held = (open, place);
-            if let Err(error) = drive(stream, peer, front, &connections, &stop).await {
-                errors.increment(1);
-                tracing::debug!(%error, %peer, "connection ended with an error");
-            }
-        });
+            accepted = accept(&listener, &places) => match accepted {
+                Ok((stream, peer, place)) => {
+                    metrics.accepts.increment(1);
+                    spawn(stream, Bytes::new(), peer, place);
+                    if let Some(limiter) = &limiter {
+                        limiter.until_ready().await;
+                    }
+                }
+                Err(error) => {
+                    metrics.refusals.increment(1);
+                    tracing::warn!(%error, "cannot accept a connection");
+                    tokio::time::sleep(ACCEPT_PAUSE).await;
+                }
+            },
+        }
     }
 }
 
-type Place = tokio::sync::OwnedSemaphorePermit;
+/// Lets a tenth of a second's connections through at once: sockets become ready in bursts.
+fn limiter(per_second: u32) -> Option<DefaultDirectRateLimiter> {
+    let per_second = NonZeroU32::new(per_second)?;
+    let burst = NonZeroU32::new(per_second.get() / 10).unwrap_or(NonZeroU32::MIN);
+    Some(RateLimiter::direct(Quota::per_second(per_second).allow_burst(burst)))
+}
 
 async fn accept(
     listener: &TcpListener,
-    places: &Arc<Semaphore>,
+    places: &Places,
 ) -> std::io::Result<(TcpStream, SocketAddr, Place)> {
-    let place = Arc::clone(places).acquire_owned().await.map_err(std::io::Error::other)?;
+    let place = places.take().await;
     let (stream, peer) = listener.accept().await?;
     Ok((stream, peer, place))
-}
-
-async fn drive(
-    stream: TcpStream,
-    peer: SocketAddr,
-    front: Arc<Front>,
-    connections: &Connections,
-    shutdown: &Shutdown,
-) -> Result<(), hyper::Error> {
-    // Each event is one small write that must not wait for the next.
-    if let Err(error) = stream.set_nodelay(true) {
-        tracing::debug!(%error, "cannot turn off Nagle's algorithm");
-    }
-    let service = service_fn(move |request: Request<Incoming>| {
-        let answer = Arc::clone(&front).answer(request, peer);
-        async { Ok::<_, Infallible>(answer.await) }
-    });
-    let connection = http1::Builder::new()
-        .timer(TokioTimer::new())
-        .header_read_timeout(connections.header_timeout)
-        .max_buf_size(connections.header_bytes)
-        .serve_connection(TokioIo::new(stream), service);
-    let mut connection = std::pin::pin!(connection);
-    tokio::select! {
-        ended = connection.as_mut() => ended,
-        () = shutdown.drained() => {
-            // The answer under way is finished, a stream by its own end; then the connection closes.
-            connection.as_mut().graceful_shutdown();
-            connection.await
-        }
-    }
 }

@@ -6,11 +6,13 @@
 //! (operators).
 
 pub mod admin;
+mod connection;
 mod cors;
 mod dashboard;
 mod errors;
 mod flagsmith;
 mod front;
+mod handover;
 mod listener;
 mod ops;
 mod request;
@@ -22,7 +24,7 @@ mod sse;
 pub use admin::{Admin, openapi};
 pub use flagsmith::{Evaluations, Flagsmith};
 pub use front::Front;
-pub use listener::{Connections, bind, serve};
+pub use listener::{Connections, Streams, bind, serve};
 pub use ops::Ops;
 pub use request::BodyLimits;
 pub use router::{Doors, operators_front, public_front};

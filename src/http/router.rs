@@ -19,6 +19,9 @@ use crate::metrics::{Metrics, RequestMetrics};
 /// The read of our own clients.
 pub(super) const SDK_FLAGS_ROUTE: &str = "/sdk/v1/environments/{client_key}/flags";
 
+/// The stream of an environment.
+pub(super) const STREAM_ROUTE: &str = "/sse/environments/{client_key}/stream";
+
 /// The read of Flagsmith's clients.
 pub(super) const FLAGSMITH_FLAGS_ROUTE: &str = "/api/v1/flags/";
 
@@ -41,6 +44,7 @@ pub fn public_front(doors: Doors, metrics: &Metrics, limits: BodyLimits) -> Fron
     let straight = Straight {
         sdk: doors.sdk.clone(),
         flagsmith: doors.flagsmith.clone(),
+        sse: doors.sse.clone(),
         metrics: requests.clone(),
     };
     // Called by SDKs and browsers anywhere.
@@ -57,7 +61,7 @@ pub fn public_front(doors: Doors, metrics: &Metrics, limits: BodyLimits) -> Fron
         .with_state(doors.flagsmith);
     // Called by SDKs and browsers; `queue-change` by another system.
     let streams = Router::new()
-        .route("/sse/environments/{client_key}/stream", get(sse::stream))
+        .route(STREAM_ROUTE, get(sse::stream))
         .route("/sse/environments/{client_key}/queue-change", post(sse::queue_change))
         .with_state(doors.sse);
     let open = sdk

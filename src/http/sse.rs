@@ -5,21 +5,20 @@
 //! would come back at once, hundreds of times a second. An unknown key gets a silent stream with a
 //! short life, and so does a stream beyond a limit, with word to come back later.
 
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
 use axum::body::Body;
 use axum::extract::{Path, Request, State};
 use axum::response::{IntoResponse as _, Response};
-use bytes::Bytes;
 use http::header::{ACCEPT, AUTHORIZATION, CACHE_CONTROL, CONTENT_TYPE, USER_AGENT};
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use http_body::Frame;
 use http_body_util::StreamBody;
-use rand::RngExt as _;
 use serde::Deserialize;
 use subtle::ConstantTimeEq as _;
-use tokio_stream::{Stream, StreamExt as _};
+use tokio_stream::StreamExt as _;
 
 use super::errors::Detail;
 use super::request::{BodyLimits, Peer, parse_json};
@@ -28,10 +27,7 @@ use crate::flagset::Directory;
 use crate::model::{ClientKey, Origin, Secret, UpdatedAt};
 use crate::shutdown::Shutdown;
 use crate::store::{Announced, Store};
-use crate::stream::{ClientFamily, Hub, Pace, body, goodbye};
-
-/// A refused client comes back within this time, in milliseconds.
-const REFUSED_RETRY_MS: std::ops::Range<u64> = 10_000..30_000;
+use crate::stream::{ClientFamily, Hub, Join, Opening, Pace, body};
 
 /// What the streams need.
 #[derive(Clone, Debug)]
@@ -60,30 +56,54 @@ pub(super) async fn stream(
     Peer(peer): Peer,
     headers: HeaderMap,
 ) -> Response {
-    let known = sse.directory.find_client(&client_key);
-    // A client that does not ask for events may be reading to the end before it looks.
-    let short = known.is_none() || !asks_for_events(&headers);
-    let life = if short { sse.stream.short_life_seconds } else { sse.stream.life_seconds };
-    let pace = Pace {
-        heartbeat: Duration::from_secs(sse.stream.heartbeat_seconds),
-        life: Duration::from_secs(life),
-        drain: sse.drain,
-    };
-    let (hub, shutdown) = (sse.hub.clone(), sse.shutdown.clone());
-    let refusal_seconds = sse.stream.refusal_seconds;
-    let agent = headers.get(USER_AGENT).and_then(|agent| agent.to_str().ok());
-    let family = ClientFamily::of(agent.unwrap_or_default());
-    let join = move || {
-        let known = sse.directory.find_client(&client_key)?;
-        Some(sse.hub.subscribe(known.id, family, peer.ip()))
-    };
-    let subscription = join().unwrap_or_else(|| hub.subscribe_unknown(peer.ip()));
-    match subscription {
-        // The key of a stranger may become known while it listens.
-        Ok(subscription) => {
-            answer(body(subscription, pace.spread(), shutdown, move || join()?.ok()))
+    let frames = body(sse.open(&client_key, &headers, peer), sse.shutdown.clone());
+    let frames = frames.map(|frame| Ok::<_, std::convert::Infallible>(Frame::data(frame)));
+    answer(Body::new(StreamBody::new(frames)))
+}
+
+impl Sse {
+    /// Decides who begins a stream and how long it may last.
+    pub(super) fn open(&self, client_key: &str, headers: &HeaderMap, peer: SocketAddr) -> Opening {
+        let known = self.directory.find_client(client_key);
+        // A client that does not ask for events may be reading to the end before it looks.
+        let short = known.is_none() || !asks_for_events(headers);
+        let times = &self.stream;
+        let life = if short { times.short_life_seconds } else { times.life_seconds };
+        let pace = Pace {
+            heartbeat: Duration::from_secs(times.heartbeat_seconds),
+            life: Duration::from_secs(life),
+            drain: self.drain,
+        };
+        let agent = headers.get(USER_AGENT).and_then(|agent| agent.to_str().ok());
+        let family = ClientFamily::of(agent.unwrap_or_default());
+        let address = peer.ip();
+        let Some(known) = known else {
+            return match self.hub.subscribe_unknown(family, address) {
+                Ok(stranger) => {
+                    Opening::stranger(stranger, self.join(client_key, family, address), pace)
+                }
+                Err(_) => self.refuse(pace),
+            };
+        };
+        match self.hub.subscribe(known.id, family, address) {
+            Ok(subscription) => Opening::subscriber(subscription, pace),
+            Err(_) => self.refuse(pace),
         }
-        Err(_) => answer(refusal(Duration::from_secs(refusal_seconds))),
+    }
+
+    /// The key of a stranger may become known while it listens.
+    fn join(&self, client_key: &str, family: ClientFamily, address: IpAddr) -> Join {
+        let (directory, hub) = (Arc::clone(&self.directory), self.hub.clone());
+        let client_key = client_key.to_owned();
+        Box::new(move || {
+            let known = directory.find_client(&client_key)?;
+            hub.subscribe(known.id, family, address).ok()
+        })
+    }
+
+    fn refuse(&self, pace: Pace) -> Opening {
+        let life = Duration::from_secs(self.stream.refusal_seconds);
+        Opening::refused(Pace { life, ..pace })
     }
 }
 
@@ -95,18 +115,9 @@ fn asks_for_events(headers: &HeaderMap) -> bool {
         .any(|accept| accept.to_ascii_lowercase().contains("text/event-stream"))
 }
 
-/// Silence, then word to come back later.
-fn refusal(wait: Duration) -> impl Stream<Item = Bytes> + Send + 'static {
-    let retry = rand::rng().random_range(REFUSED_RETRY_MS);
-    async_stream::stream! {
-        tokio::time::sleep(wait).await;
-        yield goodbye(retry);
-    }
-}
-
-fn answer(frames: impl Stream<Item = Bytes> + Send + 'static) -> Response {
-    let frames = frames.map(|frame| Ok::<_, std::convert::Infallible>(Frame::data(frame)));
-    let mut response = Body::new(StreamBody::new(frames)).into_response();
+/// The head of a stream.
+pub(super) fn answer(body: Body) -> Response {
+    let mut response = body.into_response();
     let headers = response.headers_mut();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/event-stream"));
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store, no-transform"));

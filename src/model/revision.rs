@@ -17,6 +17,14 @@ pub const TICK_MICROS: i64 = 1_000_000 / 64;
 #[serde(transparent)]
 pub struct Revision(pub u64);
 
+impl Revision {
+    /// Revisions between `told` and this one, which nobody who knew `told` needs to hear any more.
+    #[must_use]
+    pub fn skipped_since(self, told: Option<Self>) -> u64 {
+        told.map_or(0, |told| self.0.saturating_sub(told.0).saturating_sub(1))
+    }
+}
+
 impl fmt::Display for Revision {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0.fmt(f)

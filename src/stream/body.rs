@@ -1,112 +1,156 @@
-//! What one client reads: the present state, each change, heartbeats, and an end.
-
-use std::time::Duration;
+//! A stream as the body of an answer: a task of its own reads what one client is told.
+//!
+//! For HTTP/1.0, HTTP/2 and TLS, whose bytes the HTTP library has to frame. Everything else goes
+//! through a shard, which costs a hundredth of the memory and says the same.
 
 use async_stream::stream;
 use bytes::Bytes;
-use rand::RngExt as _;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until};
 use tokio_stream::Stream;
 
 use super::frames;
-use super::hub::Subscription;
+use super::hub::{Newest, Subscription};
+use super::opening::{Join, Opening, Who};
+use super::pace::{Pace, drain_retry, refused_retry};
+use crate::metrics::StreamEnd;
+use crate::model::Revision;
 use crate::shutdown::Shutdown;
 
-/// When a drain ends a stream, its client comes back within this time, in milliseconds: later than
-/// a restart takes, and not all at once.
-const DRAIN_RETRY_MS: std::ops::Range<u64> = 1_000..5_000;
-
-/// The times of one stream.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Pace {
-    /// Silence after which a heartbeat is due.
-    pub heartbeat: Duration,
-    /// Planned life; then the stream ends and the client comes back.
-    pub life: Duration,
-    /// Time over which a drain ends streams.
-    pub drain: Duration,
-}
-
-impl Pace {
-    /// The same pace with a life that differs by up to a fifth, so that streams which began
-    /// together do not end together.
-    #[must_use]
-    pub fn spread(self) -> Self {
-        let factor = rand::rng().random_range(0.8..1.2);
-        Self { life: self.life.mul_f64(factor), ..self }
+/// Yields what one client reads. Each item is one event or comment, whole. A stranger, whose key no
+/// environment has, is silent until it can join one that has it now.
+pub fn body(
+    mut opening: Opening,
+    shutdown: Shutdown,
+) -> impl Stream<Item = Bytes> + Send + 'static {
+    stream! {
+        // Listened to before the first event is read: nothing falls between the two.
+        let changes = opening.changes();
+        let began = Instant::now();
+        if let Some(first) = opening.first_event() {
+            yield first;
+        }
+        let Opening { who, pace, told } = opening;
+        let (Who::Subscriber(subscription, join), Some(changes)) = (who, changes) else {
+            drained_or_over(&shutdown, pace).await;
+            yield frames::goodbye(refused_retry()).event();
+            return;
+        };
+        subscription.metrics().opened_in_bodies.increment(1);
+        let mut life = Life {
+            changes,
+            arrivals: subscription.arrivals(),
+            subscription,
+            join,
+            pace,
+            end: began + pace.life,
+            heartbeat: began + pace.heartbeat,
+            told,
+            draining: false,
+        };
+        while let Some(bytes) = life.next(&shutdown).await {
+            yield bytes;
+        }
+        // What came with the end is told before it, a moment earlier than by the next stream.
+        if let Some(last) = life.last() {
+            yield last;
+        }
+        if life.draining {
+            yield frames::goodbye(drain_retry()).event();
+        }
     }
 }
 
-/// Yields what one client reads. Each item is one event or comment, whole. A stranger, whose key no
-/// environment has, is silent until `join` finds that one has it now.
-pub fn body(
-    subscription: Subscription,
-    pace: Pace,
-    shutdown: Shutdown,
-    join: impl Fn() -> Option<Subscription> + Send + 'static,
-) -> impl Stream<Item = Bytes> + Send + 'static {
-    stream! {
-        let mut subscription = subscription;
-        let mut end = Instant::now() + pace.life;
-        let mut heartbeat = Instant::now() + pace.heartbeat;
-        let mut draining = false;
-        let mut told = None;
-        // The value at the time of joining counts as unseen: a change between the client's last
-        // read and this stream wakes nobody, so every stream begins with the present state.
-        subscription.newest.mark_changed();
-        let frames_sent = subscription.metrics.frames.clone();
-        if subscription.newest.borrow().ping.is_none() {
-            yield Bytes::from_static(frames::HELLO);
+/// Waits for the end of a refused stream.
+async fn drained_or_over(shutdown: &Shutdown, pace: Pace) {
+    let over = Instant::now() + pace.life;
+    tokio::select! {
+        () = sleep_until(over) => {}
+        () = shutdown.drained() => {
+            sleep_until(over.min(Instant::now() + pace.share_of_drain())).await;
         }
-        let reason = loop {
+    }
+}
+
+/// A stream between its first event and its end.
+struct Life {
+    subscription: Subscription,
+    changes: watch::Receiver<Newest>,
+    arrivals: Option<watch::Receiver<u64>>,
+    join: Option<Join>,
+    pace: Pace,
+    end: Instant,
+    heartbeat: Instant,
+    told: Option<Revision>,
+    draining: bool,
+}
+
+impl Life {
+    /// The next event or comment; nothing when the stream should end.
+    async fn next(&mut self, shutdown: &Shutdown) -> Option<Bytes> {
+        loop {
             tokio::select! {
                 // Ends first: an environment that changes all the time must not outlive them.
                 biased;
-                () = shutdown.drained(), if !draining => {
-                    draining = true;
-                    end = end.min(Instant::now() + pace.drain.mul_f64(share()));
+                () = shutdown.drained(), if !self.draining => {
+                    self.draining = true;
+                    self.end = self.end.min(Instant::now() + self.pace.share_of_drain());
                 }
-                () = sleep_until(end) => break if draining { "drain" } else { "life" },
-                change = subscription.newest.changed(), if subscription.arrivals.is_none() => {
-                    let newest = subscription.newest.borrow_and_update().clone();
+                () = sleep_until(self.end) => {
+                    let end = if self.draining { StreamEnd::Drain } else { StreamEnd::Life };
+                    self.subscription.ends(end);
+                    return None;
+                }
+                change = self.changes.changed(), if self.arrivals.is_none() => {
+                    let newest = self.changes.borrow_and_update().clone();
                     if change.is_err() || newest.gone {
-                        break "gone";
+                        self.subscription.ends(StreamEnd::Gone);
+                        return None;
                     }
-                    let Some((stamp, frame)) = newest.ping else { continue };
                     // An echo makes clients read again, and who cannot connect to a gateway that
-                    // drains fails: JavaScript's SDK is then deaf for good. Its next stream
-                    // begins with the state anyway.
-                    let is_echo = told.replace(stamp.revision) == Some(stamp.revision);
-                    if is_echo && draining {
-                        continue;
-                    }
-                    frames_sent.increment(1);
-                    heartbeat = Instant::now() + pace.heartbeat;
-                    yield frame;
-                }
-                () = arrival(&mut subscription.arrivals) => {
-                    if let Some(joined) = join() {
-                        subscription = joined;
-                        subscription.newest.mark_changed();
+                    // drains fails: JavaScript's SDK is then deaf for good. Its next stream begins
+                    // with the state anyway.
+                    if let Some(ping) = newest.ping
+                        && !(self.draining && self.told >= Some(ping.stamp.revision))
+                    {
+                        self.hear(ping.stamp.revision);
+                        return Some(ping.frame.event());
                     }
                 }
-                () = sleep_until(heartbeat) => {
-                    heartbeat = Instant::now() + pace.heartbeat;
-                    yield Bytes::from_static(frames::HEARTBEAT);
+                () = arrival(&mut self.arrivals) => self.try_to_join(),
+                () = sleep_until(self.heartbeat) => {
+                    self.heartbeat = Instant::now() + self.pace.heartbeat;
+                    return Some(Bytes::from_static(frames::HEARTBEAT));
                 }
             }
-        };
-        // A change that came with the end is told before it, a moment earlier than by the next
-        // stream.
-        let last = subscription.newest.borrow().ping.clone();
-        if let Some((_, frame)) = last.filter(|(stamp, _)| told < Some(stamp.revision)) {
-            yield frame;
         }
-        if draining {
-            yield frames::goodbye(drain_retry());
+    }
+
+    /// A change that was not told yet.
+    fn last(&mut self) -> Option<Bytes> {
+        let ping = self.subscription.channel().newest().ping?;
+        (self.told < Some(ping.stamp.revision)).then(|| {
+            self.hear(ping.stamp.revision);
+            ping.frame.event()
+        })
+    }
+
+    fn hear(&mut self, revision: Revision) {
+        let metrics = self.subscription.metrics();
+        metrics.frames.increment(1);
+        metrics.folded.increment(revision.skipped_since(self.told));
+        self.told = Some(revision);
+        self.heartbeat = Instant::now() + self.pace.heartbeat;
+    }
+
+    fn try_to_join(&mut self) {
+        if let Some(joined) = self.join.as_ref().and_then(|join| join()) {
+            self.changes = joined.changes();
+            self.changes.mark_changed();
+            self.arrivals = None;
+            self.subscription.ends(StreamEnd::Joined);
+            self.subscription = joined;
         }
-        subscription.end_reason = reason;
     }
 }
 
@@ -120,24 +164,18 @@ async fn arrival(arrivals: &mut Option<watch::Receiver<u64>>) {
     std::future::pending::<()>().await;
 }
 
-/// A random part of a whole.
-fn share() -> f64 {
-    rand::rng().random_range(0.0..1.0)
-}
-
-fn drain_retry() -> u64 {
-    rand::rng().random_range(DRAIN_RETRY_MS)
-}
-
 #[cfg(test)]
 mod tests {
     use std::pin::{Pin, pin};
     use std::sync::Arc;
     use std::sync::atomic::{AtomicBool, Ordering};
+    use std::time::Duration;
 
     use tokio_stream::StreamExt as _;
 
     use super::*;
+    use crate::stream::client::ClientFamily;
+    use crate::stream::hub::Hub;
     use crate::stream::hub::tests::{STAGING, hub, publish, subscribe};
 
     const PACE: Pace = Pace {
@@ -145,6 +183,18 @@ mod tests {
         life: Duration::from_secs(100),
         drain: Duration::from_secs(10),
     };
+
+    /// A stream with just the life of `pace`.
+    fn opening(hub: &Hub, pace: Pace) -> Opening {
+        let who = Who::Subscriber(subscribe(hub).unwrap(), None);
+        Opening { who, pace, told: None }
+    }
+
+    fn stranger(hub: &Hub, join: Join) -> Opening {
+        let here = std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST);
+        let subscription = hub.subscribe_unknown(ClientFamily::Other, here).unwrap();
+        Opening { who: Who::Subscriber(subscription, Some(join)), pace: PACE, told: None }
+    }
 
     async fn next<S: Stream<Item = Bytes>>(body: &mut Pin<&mut S>) -> Option<String> {
         body.next().await.map(|frame| String::from_utf8(frame.to_vec()).unwrap())
@@ -154,7 +204,7 @@ mod tests {
     async fn it_begins_with_the_present_state_and_ends_when_its_life_is_over() {
         let hub = hub();
         publish(&hub, STAGING, 5);
-        let mut body = pin!(body(subscribe(&hub).unwrap(), PACE, Shutdown::default(), || None));
+        let mut body = pin!(body(opening(&hub, PACE), Shutdown::default()));
         assert_eq!(next(&mut body).await.unwrap(), "ping 5");
         let began = Instant::now();
         let mut heartbeats = 0;
@@ -170,7 +220,7 @@ mod tests {
     async fn a_burst_becomes_one_ping_and_puts_the_heartbeat_off() {
         let hub = hub();
         publish(&hub, STAGING, 1);
-        let mut body = pin!(body(subscribe(&hub).unwrap(), PACE, Shutdown::default(), || None));
+        let mut body = pin!(body(opening(&hub, PACE), Shutdown::default()));
         assert_eq!(next(&mut body).await.unwrap(), "ping 1");
         tokio::time::advance(Duration::from_secs(10)).await;
         for revision in 2..=64 {
@@ -185,7 +235,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn the_first_state_of_a_new_environment_follows_the_greeting() {
         let hub = hub();
-        let mut body = pin!(body(subscribe(&hub).unwrap(), PACE, Shutdown::default(), || None));
+        let mut body = pin!(body(opening(&hub, PACE), Shutdown::default()));
         assert_eq!(next(&mut body).await.unwrap(), ": ok\n\n");
         publish(&hub, STAGING, 1);
         assert_eq!(next(&mut body).await.unwrap(), "ping 1");
@@ -194,7 +244,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn constant_change_does_not_outlive_the_end_and_is_told_to_the_last() {
         let hub = hub();
-        let mut body = pin!(body(subscribe(&hub).unwrap(), PACE, Shutdown::default(), || None));
+        let mut body = pin!(body(opening(&hub, PACE), Shutdown::default()));
         let mut last = next(&mut body).await.unwrap();
         for revision in 1.. {
             publish(&hub, STAGING, revision);
@@ -211,7 +261,7 @@ mod tests {
         let hub = hub();
         publish(&hub, STAGING, 1);
         let shutdown = Shutdown::default();
-        let mut body = pin!(body(subscribe(&hub).unwrap(), PACE, shutdown.clone(), || None));
+        let mut body = pin!(body(opening(&hub, PACE), shutdown.clone()));
         assert_eq!(next(&mut body).await.unwrap(), "ping 1");
         let began = Instant::now();
         shutdown.drain();
@@ -228,7 +278,7 @@ mod tests {
         let shutdown = Shutdown::default();
         // So long that its random part is not over at once.
         let pace = Pace { drain: Duration::from_hours(10), ..PACE };
-        let mut body = pin!(body(subscribe(&hub).unwrap(), pace, shutdown.clone(), || None));
+        let mut body = pin!(body(opening(&hub, pace), shutdown.clone()));
         assert_eq!(next(&mut body).await.unwrap(), "ping 1");
         hub.echo(STAGING);
         assert_eq!(next(&mut body).await.unwrap(), "ping 1", "the echo of a calm day");
@@ -245,7 +295,7 @@ mod tests {
     async fn a_deleted_environment_ends_its_streams() {
         let hub = hub();
         publish(&hub, STAGING, 1);
-        let mut body = pin!(body(subscribe(&hub).unwrap(), PACE, Shutdown::default(), || None));
+        let mut body = pin!(body(opening(&hub, PACE), Shutdown::default()));
         assert_eq!(next(&mut body).await.unwrap(), "ping 1");
         hub.remove(STAGING);
         assert_eq!(next(&mut body).await, None);
@@ -253,14 +303,12 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_stranger_joins_when_its_key_becomes_known() {
-        let here = std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST);
         let hub = hub();
-        let stranger = hub.subscribe_unknown(here).unwrap();
         let known = Arc::new(AtomicBool::new(false));
         let (joining, is_known) = (hub.clone(), Arc::clone(&known));
         let join =
             move || is_known.load(Ordering::Relaxed).then(|| subscribe(&joining).ok()).flatten();
-        let mut body = pin!(body(stranger, PACE, Shutdown::default(), join));
+        let mut body = pin!(body(stranger(&hub, Box::new(join)), Shutdown::default()));
         assert_eq!(next(&mut body).await.unwrap(), ": ok\n\n");
         hub.welcome();
         assert_eq!(next(&mut body).await.unwrap(), ":\n\n", "somebody else's key");
@@ -274,9 +322,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_stream_of_an_unknown_key_lives_its_whole_life() {
-        let here = std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST);
-        let subscription = hub().subscribe_unknown(here).unwrap();
-        let mut body = pin!(body(subscription, PACE, Shutdown::default(), || None));
+        let mut body = pin!(body(stranger(&hub(), Box::new(|| None)), Shutdown::default()));
         let began = Instant::now();
         assert_eq!(next(&mut body).await.unwrap(), ": ok\n\n");
         while next(&mut body).await.is_some() {}

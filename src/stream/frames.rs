@@ -11,14 +11,47 @@ use bytes::Bytes;
 
 use crate::model::Stamp;
 
+/// The comment that keeps a silent stream open, as a chunk.
+pub(super) const HEARTBEAT_CHUNK: &[u8] = b"3\r\n:\n\n\r\n";
+
+/// The end of a chunked body: the stream ends cleanly.
+pub(super) const LAST_CHUNK: &[u8] = b"0\r\n\r\n";
+
+/// An event that is encoded once and shared by all who are told it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Frame {
+    chunk: Bytes,
+    /// Where the event begins in the chunk.
+    begin: usize,
+}
+
+impl Frame {
+    /// Frames an event as one chunk of an HTTP/1.1 body (RFC 9112, section 7.1).
+    pub(super) fn new(event: &str) -> Self {
+        let size = format!("{:X}\r\n", event.len());
+        let chunk = Bytes::from(format!("{size}{event}\r\n"));
+        Self { chunk, begin: size.len() }
+    }
+
+    /// The event alone, for whoever frames by itself: HTTP/1.0 and HTTP/2.
+    pub(super) fn event(&self) -> Bytes {
+        self.chunk.slice(self.begin..self.chunk.len() - 2)
+    }
+
+    /// The event as a chunk.
+    pub(super) fn chunk(&self) -> &Bytes {
+        &self.chunk
+    }
+}
+
 /// How long a client should wait before it comes back, in milliseconds. Flagsmith's value.
 const RETRY_MS: u32 = 15_000;
 
 /// The comment that keeps a silent stream open.
 pub(super) const HEARTBEAT: &[u8] = b":\n\n";
 
-/// The first bytes of a stream that has no state to tell.
-pub(super) const HELLO: &[u8] = b": ok\n\n";
+/// A comment that says nothing.
+const HELLO: &str = ": ok\n\n";
 
 /// What a ping says.
 #[derive(Clone, Copy, Debug)]
@@ -29,11 +62,13 @@ pub struct PingFacts<'a> {
     pub flags_url: Option<&'a str>,
     /// Seconds of silence after which a heartbeat comes.
     pub heartbeat_seconds: u64,
+    /// Time over which clients should spread their reads, in milliseconds; 0: read at once.
+    pub spread_ms: u64,
 }
 
 /// "The newest revision is N".
 #[must_use]
-pub fn ping(facts: &PingFacts<'_>) -> Bytes {
+pub fn ping(facts: &PingFacts<'_>) -> Frame {
     let Stamp { revision, updated_at } = facts.stamp;
     let mut frame = format!(
         "event: environment_updated\ndata: {{\"updated_at\": {updated_at}, \"revision\": {revision}"
@@ -43,16 +78,24 @@ pub fn ping(facts: &PingFacts<'_>) -> Bytes {
         let quoted = serde_json::Value::from(url);
         write!(frame, ", \"flags_url\": {quoted}").expect("writing to a string");
     }
-    let heartbeat = facts.heartbeat_seconds;
-    write!(frame, ", \"heartbeat_s\": {heartbeat}}}\nretry: {RETRY_MS}\n\n")
-        .expect("writing to a string");
-    Bytes::from(frame)
+    let PingFacts { heartbeat_seconds, spread_ms, .. } = facts;
+    write!(frame, ", \"heartbeat_s\": {heartbeat_seconds}").expect("writing to a string");
+    // Left out when there is none: the usual ping keeps the bytes of the contract.
+    if *spread_ms > 0 {
+        write!(frame, ", \"spread_ms\": {spread_ms}").expect("writing to a string");
+    }
+    write!(frame, "}}\nretry: {RETRY_MS}\n\n").expect("writing to a string");
+    Frame::new(&frame)
+}
+
+/// The first bytes of a stream that has no state to tell.
+pub(super) fn hello() -> Frame {
+    Frame::new(HELLO)
 }
 
 /// "Come back in a while", before an end that was not due. It is no event: it has no data.
-#[must_use]
-pub fn goodbye(retry_ms: u64) -> Bytes {
-    Bytes::from(format!("retry: {retry_ms}\n\n"))
+pub(super) fn goodbye(retry_ms: u64) -> Frame {
+    Frame::new(&format!("retry: {retry_ms}\n\n"))
 }
 
 #[cfg(test)]
@@ -76,9 +119,10 @@ mod tests {
             stamp: stamp(42, 1_763_790_000_015_625),
             flags_url: Some("http://h/f?rev=42"),
             heartbeat_seconds: 15,
+            spread_ms: 0,
         };
         assert_eq!(
-            ping(&facts),
+            ping(&facts).event(),
             "event: environment_updated\ndata: {\"updated_at\": 1763790000.015625, \
              \"revision\": 42, \"flags_url\": \"http://h/f?rev=42\", \"heartbeat_s\": 15}\n\
              retry: 15000\n\n"
@@ -91,12 +135,22 @@ mod tests {
             stamp: stamp(1, 1_735_229_888_000_000),
             flags_url: None,
             heartbeat_seconds: 15,
+            spread_ms: 0,
         };
         assert_eq!(
-            ping(&facts),
+            ping(&facts).event(),
             "event: environment_updated\ndata: {\"updated_at\": 1735229888.0, \"revision\": 1, \
              \"heartbeat_s\": 15}\nretry: 15000\n\n"
         );
+    }
+
+    #[test]
+    fn a_frame_is_one_chunk() {
+        let frame = Frame::new("data: 0123456789\n\n");
+        assert_eq!(frame.chunk(), "12\r\ndata: 0123456789\n\n\r\n");
+        assert_eq!(frame.event(), "data: 0123456789\n\n");
+        let heartbeat = Frame::new(std::str::from_utf8(HEARTBEAT).unwrap());
+        assert_eq!(heartbeat.chunk(), HEARTBEAT_CHUNK);
     }
 
     /// Parses `bytes`, cut into pieces of `size`, with an independent parser.
@@ -114,14 +168,16 @@ mod tests {
             micros in 0_i64..4_000_000_000_000_000,
             url in proptest::option::of(".*"),
             heartbeat_seconds in 1_u64..100,
+            spread_ms in 0_u64..20_000,
             size in 1_usize..200,
         ) {
             let stamp = stamp(revision, micros);
-            let facts = PingFacts { stamp, flags_url: url.as_deref(), heartbeat_seconds };
-            let mut bytes = HELLO.to_vec();
-            bytes.extend_from_slice(&ping(&facts));
+            let facts =
+                PingFacts { stamp, flags_url: url.as_deref(), heartbeat_seconds, spread_ms };
+            let mut bytes = hello().event().to_vec();
+            bytes.extend_from_slice(&ping(&facts).event());
             bytes.extend_from_slice(HEARTBEAT);
-            bytes.extend_from_slice(&goodbye(1234));
+            bytes.extend_from_slice(&goodbye(1234).event());
             let events = parse(&bytes, size);
             prop_assert_eq!(events.len(), 1, "heartbeats and goodbyes are no events");
             prop_assert_eq!(&events[0].event, "environment_updated");
@@ -131,6 +187,7 @@ mod tests {
             prop_assert_eq!(data["revision"].as_u64(), Some(revision));
             prop_assert_eq!(data["flags_url"].as_str(), url.as_deref());
             prop_assert_eq!(data["heartbeat_s"].as_u64(), Some(heartbeat_seconds));
+            prop_assert_eq!(data["spread_ms"].as_u64(), (spread_ms > 0).then_some(spread_ms));
             prop_assert!(data["updated_at"].is_f64(), "a fraction is always printed");
             prop_assert_eq!(data["updated_at"].to_string(), stamp.updated_at.to_string());
         }

@@ -2,17 +2,19 @@
 
 use std::collections::VecDeque;
 use std::net::IpAddr;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use bytes::Bytes;
 use dashmap::DashMap;
+use metrics::Gauge;
 use tokio::sync::watch;
 
 use super::client::ClientFamily;
-use super::seats::{Limits, Refusal, Seat, Seats};
-use crate::metrics::{GaugeGuard, StreamMetrics};
+use super::frames::Frame;
+use super::seats::{Limits, Refusal, Seats};
+use super::shards::Shards;
+use crate::metrics::{StreamEnd, StreamMetrics};
 use crate::model::{EnvironmentId, Revision, Stamp};
 
 /// Pings that are remembered for people to look at.
@@ -24,27 +26,57 @@ const TOLD_TIMEOUT: Duration = Duration::from_secs(1);
 /// The channels of this process, one for each environment. A clone is a handle to the same hub.
 #[derive(Clone, Debug)]
 pub struct Hub {
-    channels: Arc<DashMap<EnvironmentId, Arc<Channel>>>,
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    channels: DashMap<EnvironmentId, Arc<Channel>>,
+    /// What strangers listen to: it never says anything.
+    silence: Arc<Channel>,
     /// Counts environments that became known; strangers listen to it.
     arrivals: watch::Sender<u64>,
-    seats: Arc<Seats>,
+    seats: Seats,
+    shards: Shards,
     metrics: StreamMetrics,
 }
 
 /// What the streams of an environment say now.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Newest {
-    /// The state and its frame, encoded once; nothing before the first.
-    pub(super) ping: Option<(Stamp, Bytes)>,
+    /// The state and its frame; nothing before the first.
+    pub(super) ping: Option<Ping>,
     /// The environment is gone: streams end.
     pub(super) gone: bool,
 }
 
+/// "The newest revision is N", encoded once.
+#[derive(Clone, Debug)]
+pub struct Ping {
+    /// The state.
+    pub stamp: Stamp,
+    /// How it is told.
+    pub frame: Frame,
+}
+
+/// The change that a ping tells of.
+#[derive(Clone, Copy, Debug)]
+pub struct Change {
+    /// When it was committed, in microseconds since the epoch.
+    pub committed_at: i64,
+    /// How long ago that was.
+    pub since_commit: Duration,
+    /// It must not wait: `stream.pings_per_second_max` does not hold for it.
+    pub urgent: bool,
+}
+
 #[derive(Debug)]
-struct Channel {
+pub(super) struct Channel {
+    /// Nothing for the channel of strangers.
+    id: Option<EnvironmentId>,
     newest: watch::Sender<Newest>,
-    open: Arc<AtomicUsize>,
-    families: [AtomicUsize; ClientFamily::ALL.len()],
+    open: AtomicUsize,
+    families: [AtomicU32; ClientFamily::ALL.len()],
     recent: Mutex<VecDeque<PingRecord>>,
 }
 
@@ -61,107 +93,154 @@ pub struct PingRecord {
     pub streams: usize,
 }
 
-/// One open stream's place in a channel. Dropping it frees the place.
+/// One open stream's place in a channel. Dropping it frees the place. There are very many, so it is
+/// small.
 #[derive(Debug)]
 pub struct Subscription {
-    pub(super) newest: watch::Receiver<Newest>,
-    pub(super) metrics: StreamMetrics,
-    /// Why it ends, unless the client just went away.
-    pub(super) end_reason: &'static str,
-    /// For a stranger: wakes when its key may have become known.
-    pub(super) arrivals: Option<watch::Receiver<u64>>,
-    channel: Option<(Arc<Channel>, ClientFamily)>,
-    _open: GaugeGuard,
-    _seat: Seat,
+    hub: Arc<Inner>,
+    channel: Arc<Channel>,
+    address: IpAddr,
+    family: ClientFamily,
+    end: StreamEnd,
 }
 
-impl Default for Channel {
-    fn default() -> Self {
+impl Channel {
+    fn new(id: Option<EnvironmentId>) -> Self {
         Self {
+            id,
             newest: watch::Sender::new(Newest::default()),
-            open: Arc::default(),
+            open: AtomicUsize::default(),
             families: Default::default(),
             recent: Mutex::default(),
         }
     }
-}
 
-impl Channel {
+    /// The environment; nothing for strangers.
+    pub(super) fn id(&self) -> Option<EnvironmentId> {
+        self.id
+    }
+
+    /// What its streams say now.
+    pub(super) fn newest(&self) -> Newest {
+        self.newest.borrow().clone()
+    }
+
     fn remember(&self, record: PingRecord) {
         let mut recent = self.recent.lock().unwrap_or_else(PoisonError::into_inner);
         recent.truncate(RECENT_MAX - 1);
         recent.push_front(record);
     }
+
+    fn seats(&self) -> Option<&AtomicUsize> {
+        self.id.map(|_| &self.open)
+    }
+}
+
+impl Subscription {
+    /// The channel that it listens to.
+    pub(super) fn channel(&self) -> &Arc<Channel> {
+        &self.channel
+    }
+
+    /// Wakes at each change and each echo, for streams that are bodies.
+    pub(super) fn changes(&self) -> watch::Receiver<Newest> {
+        self.channel.newest.subscribe()
+    }
+
+    /// For a stranger: wakes when its key may have become known.
+    pub(super) fn arrivals(&self) -> Option<watch::Receiver<u64>> {
+        self.channel.id.is_none().then(|| self.hub.arrivals.subscribe())
+    }
+
+    /// What streams measure.
+    pub(super) fn metrics(&self) -> &StreamMetrics {
+        &self.hub.metrics
+    }
+
+    /// Says why it ends, unless the client just goes away.
+    pub(super) fn ends(&mut self, end: StreamEnd) {
+        self.end = end;
+    }
 }
 
 impl Drop for Subscription {
     fn drop(&mut self) {
-        self.metrics.ended(self.end_reason);
-        if let Some((channel, family)) = &self.channel {
-            channel.families[family.index()].fetch_sub(1, Ordering::Relaxed);
-        }
+        let Self { hub, channel, address, family, end } = self;
+        hub.metrics.ended(*end);
+        hub.gauge(channel).decrement(1.0);
+        channel.families[family.index()].fetch_sub(1, Ordering::Relaxed);
+        hub.seats.free(*address, channel.seats());
+    }
+}
+
+impl Inner {
+    fn gauge(&self, channel: &Channel) -> &Gauge {
+        if channel.id.is_some() { &self.metrics.open } else { &self.metrics.open_unknown }
     }
 }
 
 impl Hub {
-    /// Makes a hub without channels.
+    /// Makes a hub without channels; `shards` are told of what their streams should hear.
     #[must_use]
-    pub fn new(limits: Limits, metrics: StreamMetrics) -> Self {
-        Self {
-            channels: Arc::default(),
+    pub fn new(limits: Limits, shards: Shards, metrics: StreamMetrics) -> Self {
+        let inner = Inner {
+            channels: DashMap::new(),
+            silence: Arc::new(Channel::new(None)),
             arrivals: watch::Sender::new(0),
             seats: Seats::new(limits),
+            shards,
             metrics,
-        }
+        };
+        Self { inner: Arc::new(inner) }
     }
 
     /// Sets the state that streams begin with, without telling anybody: what was true at start.
-    pub fn seed(&self, id: EnvironmentId, stamp: Stamp, frame: Bytes) {
-        self.channel(id).newest.send_replace(Newest { ping: Some((stamp, frame)), gone: false });
+    pub fn seed(&self, id: EnvironmentId, ping: Ping) {
+        self.channel(id).newest.send_replace(Newest { ping: Some(ping), gone: false });
     }
 
-    /// Wakes the subscribers of an environment, unless `stamp` is not newer than the last one.
-    /// Tells whether it was. `since_commit` is how long ago the change was committed.
-    pub fn publish(
-        &self,
-        id: EnvironmentId,
-        (stamp, frame): (Stamp, Bytes),
-        committed_at: i64,
-        since_commit: Duration,
-    ) -> bool {
+    /// Wakes the subscribers of an environment, unless `ping` is not newer than the last one.
+    /// Tells whether it was.
+    pub fn publish(&self, id: EnvironmentId, ping: Ping, change: &Change) -> bool {
+        let metrics = &self.inner.metrics;
         let channel = self.channel(id);
         let streams = channel.open.load(Ordering::Relaxed);
+        let stamp = ping.stamp;
+        let Change { committed_at, since_commit, .. } = *change;
         let record = PingRecord { stamp, committed_at, change_to_ping: since_commit, streams };
         let is_newer = channel.newest.send_if_modified(|newest| {
-            let known = newest.ping.as_ref().map(|(known, _)| known.revision);
+            let known = newest.ping.as_ref().map(|known| known.stamp.revision);
             let is_newer = known < Some(stamp.revision);
             if is_newer {
                 // Before anybody wakes: who was told may look it up.
                 channel.remember(record);
-                newest.ping = Some((stamp, frame));
+                newest.ping = Some(ping);
             }
             is_newer
         });
         if is_newer {
-            self.metrics.pings.increment(1);
-            self.metrics.change_to_ping.record(since_commit);
+            metrics.pings.increment(1);
+            metrics.change_to_ping.record(since_commit);
+            self.inner.shards.tell(id, change, &metrics.fan_out);
         }
         is_newer
     }
 
     /// Says the newest state once more.
     pub fn echo(&self, id: EnvironmentId) {
-        if let Some(channel) = self.channels.get(&id).map(|channel| Arc::clone(&channel)) {
+        if let Some(channel) = self.inner.channels.get(&id).map(|channel| Arc::clone(&channel)) {
             // `send_modify` wakes although nothing is modified: that is the echo.
             channel.newest.send_modify(|_| {});
-            self.metrics.echoes.increment(1);
+            self.inner.shards.echo(id);
+            self.inner.metrics.echoes.increment(1);
         }
     }
 
     /// Ends the streams of an environment that is gone.
     pub fn remove(&self, id: EnvironmentId) {
-        if let Some((_, channel)) = self.channels.remove(&id) {
+        if let Some((_, channel)) = self.inner.channels.remove(&id) {
             channel.newest.send_modify(|newest| newest.gone = true);
+            self.inner.shards.look(id);
         }
     }
 
@@ -172,37 +251,22 @@ impl Hub {
         family: ClientFamily,
         address: IpAddr,
     ) -> Result<Subscription, Refusal> {
-        let channel = self.channel(id);
-        let seat = self.take_seat(address, Some(Arc::clone(&channel.open)))?;
-        channel.families[family.index()].fetch_add(1, Ordering::Relaxed);
-        Ok(Subscription {
-            newest: channel.newest.subscribe(),
-            metrics: self.metrics.clone(),
-            end_reason: "client",
-            arrivals: None,
-            channel: Some((channel, family)),
-            _open: self.metrics.open("flagsmith", "direct"),
-            _seat: seat,
-        })
+        self.take_seat(self.channel(id), family, address)
     }
 
     /// Takes a place for a stream whose key no environment has: it says nothing.
-    pub fn subscribe_unknown(&self, address: IpAddr) -> Result<Subscription, Refusal> {
-        let seat = self.take_seat(address, None)?;
-        Ok(Subscription {
-            newest: watch::channel(Newest::default()).1,
-            metrics: self.metrics.clone(),
-            end_reason: "client",
-            arrivals: Some(self.arrivals.subscribe()),
-            channel: None,
-            _open: self.metrics.open("flagsmith", "unknown"),
-            _seat: seat,
-        })
+    pub fn subscribe_unknown(
+        &self,
+        family: ClientFamily,
+        address: IpAddr,
+    ) -> Result<Subscription, Refusal> {
+        self.take_seat(Arc::clone(&self.inner.silence), family, address)
     }
 
     /// Wakes the strangers: an environment became known that may be theirs.
     pub fn welcome(&self) {
-        self.arrivals.send_modify(|count| *count += 1);
+        self.inner.arrivals.send_modify(|count| *count += 1);
+        self.inner.shards.welcome();
     }
 
     /// Completes when the subscribers of an environment have been told of at least `revision`, or
@@ -219,19 +283,28 @@ impl Hub {
     async fn reached(&self, id: EnvironmentId, revision: Revision) {
         let mut newest = self.channel(id).newest.subscribe();
         let told = |newest: &Newest| {
-            newest.gone || newest.ping.as_ref().is_some_and(|(s, _)| s.revision >= revision)
+            newest.gone || newest.ping.as_ref().is_some_and(|p| p.stamp.revision >= revision)
         };
         // The channel's end means that the environment is gone, which is an answer too.
         drop(newest.wait_for(told).await);
     }
 
+    /// How many streams of an environment are open.
+    #[must_use]
+    pub fn open(&self, id: EnvironmentId) -> usize {
+        self.inner.channels.get(&id).map_or(0, |channel| channel.open.load(Ordering::Relaxed))
+    }
+
     /// Open streams of an environment, by family, without those that have none.
     #[must_use]
     pub fn listeners(&self, id: EnvironmentId) -> Vec<(ClientFamily, usize)> {
-        let Some(channel) = self.channels.get(&id) else {
+        let Some(channel) = self.inner.channels.get(&id) else {
             return Vec::new();
         };
-        let count = |family: ClientFamily| channel.families[family.index()].load(Ordering::Relaxed);
+        let count = |family: ClientFamily| {
+            let open = channel.families[family.index()].load(Ordering::Relaxed);
+            usize::try_from(open).unwrap_or(usize::MAX)
+        };
         ClientFamily::ALL
             .into_iter()
             .map(|family| (family, count(family)))
@@ -242,7 +315,7 @@ impl Hub {
     /// The last pings of an environment, newest first.
     #[must_use]
     pub fn recent(&self, id: EnvironmentId) -> Vec<PingRecord> {
-        let Some(channel) = self.channels.get(&id) else {
+        let Some(channel) = self.inner.channels.get(&id) else {
             return Vec::new();
         };
         let recent = channel.recent.lock().unwrap_or_else(PoisonError::into_inner);
@@ -251,15 +324,24 @@ impl Hub {
 
     /// Cloned out of the map: waking many subscribers must not hold a lock of it.
     fn channel(&self, id: EnvironmentId) -> Arc<Channel> {
-        Arc::clone(&self.channels.entry(id).or_default())
+        let channel = || Arc::new(Channel::new(Some(id)));
+        Arc::clone(&self.inner.channels.entry(id).or_insert_with(channel))
     }
 
     fn take_seat(
         &self,
+        channel: Arc<Channel>,
+        family: ClientFamily,
         address: IpAddr,
-        environment: Option<Arc<AtomicUsize>>,
-    ) -> Result<Seat, Refusal> {
-        self.seats.take(address, environment).inspect_err(|refusal| self.metrics.refused(refusal.0))
+    ) -> Result<Subscription, Refusal> {
+        let hub = &self.inner;
+        hub.seats
+            .take(address, channel.seats())
+            .inspect_err(|refusal| hub.metrics.refused(refusal.0))?;
+        channel.families[family.index()].fetch_add(1, Ordering::Relaxed);
+        hub.gauge(&channel).increment(1.0);
+        let end = StreamEnd::Client;
+        Ok(Subscription { hub: Arc::clone(hub), channel, address, family, end })
     }
 }
 
@@ -275,13 +357,14 @@ pub(super) mod tests {
 
     pub(in crate::stream) fn hub() -> Hub {
         let limits = Limits { total: 0, per_environment: 1, per_address: 0, unknown: 1 };
-        Hub::new(limits, Metrics::new().stream())
+        Hub::new(limits, Shards::default(), Metrics::new().stream())
     }
 
     pub(in crate::stream) fn publish(hub: &Hub, id: EnvironmentId, revision: u64) -> bool {
         let stamp = Stamp { revision: Revision(revision), updated_at: UpdatedAt::from_micros(0) };
-        let frame = Bytes::from(format!("ping {revision}"));
-        hub.publish(id, (stamp, frame), 0, Duration::ZERO)
+        let frame = Frame::new(&format!("ping {revision}"));
+        let change = Change { committed_at: 0, since_commit: Duration::ZERO, urgent: false };
+        hub.publish(id, Ping { stamp, frame }, &change)
     }
 
     pub(in crate::stream) fn subscribe(hub: &Hub) -> Result<Subscription, Refusal> {
@@ -289,37 +372,36 @@ pub(super) mod tests {
     }
 
     fn newest(subscription: &Subscription) -> u64 {
-        let newest = subscription.newest.borrow();
-        newest.ping.as_ref().map_or(0, |(stamp, _)| stamp.revision.0)
+        subscription.channel().newest().ping.map_or(0, |ping| ping.stamp.revision.0)
     }
 
     #[test]
     fn an_older_revision_wakes_nobody() {
         let hub = hub();
-        let mut subscription = subscribe(&hub).unwrap();
+        let subscription = subscribe(&hub).unwrap();
         assert!(publish(&hub, STAGING, 7));
-        subscription.newest.mark_unchanged();
+        let changes = subscription.changes();
         assert!(!publish(&hub, STAGING, 6) && !publish(&hub, STAGING, 7));
-        assert!(!subscription.newest.has_changed().unwrap());
+        assert!(!changes.has_changed().unwrap());
         assert_eq!(newest(&subscription), 7);
     }
 
     #[test]
     fn another_environment_wakes_nobody() {
         let hub = hub();
-        let subscription = subscribe(&hub).unwrap();
+        let changes = subscribe(&hub).unwrap().changes();
         publish(&hub, PRODUCTION, 1);
-        assert!(!subscription.newest.has_changed().unwrap());
+        assert!(!changes.has_changed().unwrap());
     }
 
     #[test]
     fn an_echo_wakes_with_the_same_state() {
         let hub = hub();
         publish(&hub, STAGING, 3);
-        let mut subscription = subscribe(&hub).unwrap();
-        subscription.newest.mark_unchanged();
+        let subscription = subscribe(&hub).unwrap();
+        let changes = subscription.changes();
         hub.echo(STAGING);
-        assert!(subscription.newest.has_changed().unwrap());
+        assert!(changes.has_changed().unwrap());
         assert_eq!(newest(&subscription), 3);
     }
 
@@ -332,6 +414,11 @@ pub(super) mod tests {
         drop(subscription);
         assert_eq!(hub.listeners(STAGING), []);
         assert!(subscribe(&hub).is_ok());
+    }
+
+    #[test]
+    fn a_subscription_is_small() {
+        assert!(size_of::<Subscription>() <= 40, "{}", size_of::<Subscription>());
     }
 
     #[test]

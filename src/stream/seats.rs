@@ -1,7 +1,6 @@
 //! How many streams may be open: in all, for one environment, from one address, of unknown keys.
 
 use std::net::IpAddr;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use dashmap::DashMap;
@@ -32,69 +31,60 @@ pub(super) struct Seats {
     by_address: DashMap<IpAddr, usize>,
 }
 
-/// One open stream's place in every count. Dropping it frees the place.
-#[derive(Debug)]
-pub(super) struct Seat {
-    seats: Arc<Seats>,
-    address: IpAddr,
-    unknown: bool,
-    environment: Option<Arc<AtomicUsize>>,
-}
-
 impl Seats {
-    pub(super) fn new(limits: Limits) -> Arc<Self> {
-        Arc::new(Self {
+    pub(super) fn new(limits: Limits) -> Self {
+        Self {
             limits,
             total: AtomicUsize::new(0),
             unknown: AtomicUsize::new(0),
             by_address: DashMap::new(),
-        })
+        }
     }
 
     /// Takes a place for a stream of an environment, or of an unknown key when there is none.
+    /// Whoever took it frees it, with the same arguments.
     pub(super) fn take(
-        self: &Arc<Self>,
+        &self,
         address: IpAddr,
-        environment: Option<Arc<AtomicUsize>>,
-    ) -> Result<Seat, Refusal> {
+        environment: Option<&AtomicUsize>,
+    ) -> Result<(), Refusal> {
         let limits = self.limits;
-        // From here on the seat gives back what was taken, whatever is refused after it.
-        let mut seat = Seat { seats: Arc::clone(self), address, unknown: false, environment: None };
-        self.total.fetch_add(1, Ordering::Relaxed);
-        *self.by_address.entry(address).or_default() += 1;
-        let within = |count: usize, limit: usize| limit == 0 || count <= limit;
-        if !within(self.total.load(Ordering::Relaxed), limits.total) {
-            return Err(Refusal("streams"));
-        }
-        let from_address = self.by_address.get(&address).map_or(0, |count| *count);
-        if !within(from_address, limits.per_address) {
-            return Err(Refusal("streams_per_address"));
-        }
-        let Some(environment) = environment else {
-            seat.unknown = true;
-            let count = self.unknown.fetch_add(1, Ordering::Relaxed) + 1;
-            let refusal = Refusal("streams_unknown");
-            return if within(count, limits.unknown) { Ok(seat) } else { Err(refusal) };
+        let refused = |count: usize, limit: usize| limit != 0 && count > limit;
+        let total = self.total.fetch_add(1, Ordering::Relaxed) + 1;
+        let count = environment.unwrap_or(&self.unknown).fetch_add(1, Ordering::Relaxed) + 1;
+        // Addresses are only counted for their limit: of most there is one stream, and an entry
+        // costs as much as the stream itself.
+        let from_address = if limits.per_address == 0 {
+            0
+        } else {
+            let mut counted = self.by_address.entry(address).or_default();
+            *counted += 1;
+            *counted
         };
-        let count = environment.fetch_add(1, Ordering::Relaxed) + 1;
-        seat.environment = Some(environment);
-        if !within(count, limits.per_environment) {
-            return Err(Refusal("streams_per_environment"));
-        }
-        Ok(seat)
+        let (own_limit, own_name) = match environment {
+            Some(_) => (limits.per_environment, "streams_per_environment"),
+            None => (limits.unknown, "streams_unknown"),
+        };
+        let refusal = if refused(total, limits.total) {
+            "streams"
+        } else if refused(from_address, limits.per_address) {
+            "streams_per_address"
+        } else if refused(count, own_limit) {
+            own_name
+        } else {
+            return Ok(());
+        };
+        self.free(address, environment);
+        Err(Refusal(refusal))
     }
-}
 
-impl Drop for Seat {
-    fn drop(&mut self) {
-        self.seats.total.fetch_sub(1, Ordering::Relaxed);
-        if self.unknown {
-            self.seats.unknown.fetch_sub(1, Ordering::Relaxed);
-        }
-        if let Some(environment) = &self.environment {
-            environment.fetch_sub(1, Ordering::Relaxed);
-        }
-        if let dashmap::Entry::Occupied(mut count) = self.seats.by_address.entry(self.address) {
+    /// Frees a place.
+    pub(super) fn free(&self, address: IpAddr, environment: Option<&AtomicUsize>) {
+        self.total.fetch_sub(1, Ordering::Relaxed);
+        environment.unwrap_or(&self.unknown).fetch_sub(1, Ordering::Relaxed);
+        if self.limits.per_address != 0
+            && let dashmap::Entry::Occupied(mut count) = self.by_address.entry(address)
+        {
             *count.get_mut() -= 1;
             if *count.get() == 0 {
                 count.remove();
@@ -111,23 +101,28 @@ mod tests {
     const THERE: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(127, 0, 0, 2));
 
     #[test]
-    fn each_limit_refuses_by_its_name_and_a_dropped_seat_is_free() {
+    fn each_limit_refuses_by_its_name_and_a_freed_seat_is_free() {
         let limits = Limits { total: 4, per_environment: 2, per_address: 3, unknown: 1 };
         let seats = Seats::new(limits);
-        let environment = Arc::new(AtomicUsize::new(0));
+        let (one, other) = (AtomicUsize::new(0), AtomicUsize::new(0));
         let take = |address, environment| seats.take(address, environment).map_err(|r| r.0);
-        let first = take(HERE, Some(Arc::clone(&environment))).unwrap();
-        let second = take(HERE, Some(Arc::clone(&environment))).unwrap();
-        let third = take(HERE, Some(Arc::clone(&environment)));
-        assert_eq!(third.unwrap_err(), "streams_per_environment");
-        let unknown = take(HERE, None).unwrap();
-        assert_eq!(take(THERE, None).unwrap_err(), "streams_unknown");
-        assert_eq!(take(HERE, Some(Arc::default())).unwrap_err(), "streams_per_address");
-        let fourth = take(THERE, Some(Arc::default())).unwrap();
-        assert_eq!(take(THERE, Some(Arc::default())).unwrap_err(), "streams");
-        drop(first);
-        assert!(take(THERE, Some(environment)).is_ok());
-        drop((second, unknown, fourth));
-        assert!(seats.by_address.is_empty() && seats.total.load(Ordering::Relaxed) == 0);
+        assert_eq!(take(HERE, Some(&one)), Ok(()));
+        assert_eq!(take(HERE, Some(&one)), Ok(()));
+        assert_eq!(take(HERE, Some(&one)), Err("streams_per_environment"));
+        assert_eq!(take(HERE, None), Ok(()));
+        assert_eq!(take(THERE, None), Err("streams_unknown"));
+        assert_eq!(take(HERE, Some(&other)), Err("streams_per_address"));
+        assert_eq!(take(THERE, Some(&other)), Ok(()));
+        assert_eq!(take(THERE, Some(&other)), Err("streams"));
+        seats.free(HERE, Some(&one));
+        assert_eq!(take(THERE, Some(&one)), Ok(()));
+        for (address, environment) in
+            [(HERE, Some(&one)), (HERE, None), (THERE, Some(&other)), (THERE, Some(&one))]
+        {
+            seats.free(address, environment);
+        }
+        let open = |count: &AtomicUsize| count.load(Ordering::Relaxed);
+        assert_eq!((open(&one), open(&other), open(&seats.total)), (0, 0, 0));
+        assert!(seats.by_address.is_empty() && open(&seats.unknown) == 0);
     }
 }

@@ -1,0 +1,269 @@
+//! The fan-out shards as everybody else sees them: threads that adopt the sockets of streams and
+//! are told what happened.
+//!
+//! Nothing here waits for a shard. What it is told is a letter that it reads at its next turn, and
+//! letters of one environment fold into one, so a busy shard has no queue that grows.
+
+use std::collections::HashMap;
+use std::io;
+use std::net::TcpStream;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use metrics::Histogram;
+use mio::{Poll, Waker};
+use tokio::sync::mpsc;
+
+use super::hub::Change;
+use super::opening::Opening;
+use super::shard::{CALL, Shard};
+use crate::metrics::StreamMetrics;
+use crate::model::EnvironmentId;
+use crate::places::Place;
+use crate::shutdown::{Hold, Shutdown};
+
+/// Connections whose stream has ended and that the listener has not taken back yet; one more is
+/// closed, which its client may expect of any idle connection.
+const RETURNS_MAX: usize = 1024;
+
+/// The shards of this process. A clone is a handle to the same shards; the default has none.
+#[derive(Clone, Debug, Default)]
+pub struct Shards {
+    inboxes: Arc<[Arc<Inbox>]>,
+    threads: Arc<Mutex<Vec<JoinHandle<()>>>>,
+}
+
+/// How shards treat their streams.
+#[derive(Clone, Copy, Debug)]
+pub struct Times {
+    /// A client that takes nothing for so long is ended.
+    pub stall: Duration,
+    /// Pings that all shards together write in a second, unless urgent; 0: no limit.
+    pub pings_per_second_max: u32,
+}
+
+/// A socket whose answer has its head, and what to tell it.
+#[derive(Debug)]
+pub struct Adoption {
+    /// Who listens; its first event is out.
+    pub opening: Opening,
+    /// The socket, nonblocking.
+    pub socket: TcpStream,
+    /// What the client sent behind its request.
+    pub unread: Bytes,
+    /// The connection's place.
+    pub place: Place,
+    /// Whether the connection ends with the stream.
+    pub close: bool,
+}
+
+/// A connection whose stream has ended, for its next request.
+#[derive(Debug)]
+pub struct Returned {
+    /// The socket, nonblocking.
+    pub socket: TcpStream,
+    /// What the client sent behind its request.
+    pub unread: Bytes,
+    /// The connection's place.
+    pub place: Place,
+}
+
+/// What a shard is to read at its next turn.
+#[derive(Debug, Default)]
+pub(super) struct Letters {
+    pub(super) adoptions: Vec<(Adoption, Hold)>,
+    /// Environments to look at.
+    pub(super) nudges: HashMap<EnvironmentId, Nudge>,
+    /// An environment became known: strangers look again.
+    pub(super) welcome: bool,
+    pub(super) drain: bool,
+    pub(super) stop: bool,
+}
+
+/// Why to look at an environment.
+#[derive(Debug, Default)]
+pub(super) struct Nudge {
+    /// Those who know the newest state are told once more.
+    pub(super) echo: bool,
+    /// No limit may hold it back.
+    pub(super) urgent: bool,
+    /// A change that is on its way.
+    pub(super) telling: Option<Arc<Telling>>,
+}
+
+/// A change on its way to the last socket of every shard.
+#[derive(Debug)]
+pub(super) struct Telling {
+    committed: Instant,
+    shards_left: AtomicUsize,
+    fan_out: Histogram,
+}
+
+/// Where a shard gets its letters.
+#[derive(Debug)]
+pub(super) struct Inbox {
+    letters: Mutex<Letters>,
+    waker: Waker,
+    /// Streams that the shard has or is about to have.
+    pub(super) open: AtomicUsize,
+}
+
+impl Letters {
+    fn is_empty(&self) -> bool {
+        let Self { adoptions, nudges, welcome, drain, stop } = self;
+        adoptions.is_empty() && nudges.is_empty() && !(*welcome || *drain || *stop)
+    }
+}
+
+impl Telling {
+    /// A shard has written it to its last socket. The last shard's time counts.
+    pub(super) fn done(&self) {
+        if self.shards_left.fetch_sub(1, Ordering::AcqRel) == 1 {
+            self.fan_out.record(self.committed.elapsed());
+        }
+    }
+}
+
+impl Inbox {
+    fn post(&self, write: impl FnOnce(&mut Letters)) {
+        let was_empty = {
+            let mut letters = self.letters.lock().unwrap_or_else(PoisonError::into_inner);
+            let was_empty = letters.is_empty();
+            write(&mut letters);
+            was_empty
+        };
+        // Otherwise the shard has been called and has not come yet.
+        if was_empty && let Err(error) = self.waker.wake() {
+            tracing::error!(%error, "cannot wake a fan-out shard");
+        }
+    }
+
+    /// Takes all letters out.
+    pub(super) fn take(&self) -> Letters {
+        std::mem::take(&mut self.letters.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+impl Shards {
+    /// Starts `count` shards. Also returns where connections come back whose stream has ended.
+    pub fn start(
+        count: usize,
+        times: Times,
+        metrics: &StreamMetrics,
+        shutdown: &Shutdown,
+    ) -> io::Result<(Self, mpsc::Receiver<Returned>)> {
+        let (returns, returned) = mpsc::channel(RETURNS_MAX);
+        let mut inboxes = Vec::with_capacity(count);
+        let mut threads = Vec::with_capacity(count);
+        for number in 0..count {
+            let mut poll = Poll::new()?;
+            let registry = poll.registry().try_clone()?;
+            let waker = Waker::new(&registry, CALL)?;
+            let open = AtomicUsize::default();
+            let inbox = Arc::new(Inbox { letters: Mutex::default(), waker, open });
+            inboxes.push(Arc::clone(&inbox));
+            let (metrics, returns) = (metrics.clone(), returns.clone());
+            let times = times.share_of(count);
+            let work = move || {
+                loop {
+                    let Ok(registry) = registry.try_clone() else { return };
+                    let (inbox, returns) = (Arc::clone(&inbox), returns.clone());
+                    let mut shard = Shard::new(registry, inbox, times, returns, metrics.clone());
+                    // A defect ends the streams that hit it and their neighbours, who come back;
+                    // it must not leave a core without its shard.
+                    if catch_unwind(AssertUnwindSafe(|| shard.run(&mut poll))).is_ok() {
+                        return;
+                    }
+                    metrics.shard_restarts.increment(1);
+                    tracing::error!("a fan-out shard failed; its streams end and it starts anew");
+                }
+            };
+            threads
+                .push(std::thread::Builder::new().name(format!("fan-out-{number}")).spawn(work)?);
+        }
+        let shards = Self { inboxes: inboxes.into(), threads: Arc::new(Mutex::new(threads)) };
+        let (draining, told) = (shutdown.clone(), shards.clone());
+        shutdown.spawn(async move {
+            draining.drained().await;
+            told.each(|letters| letters.drain = true);
+        });
+        Ok((shards, returned))
+    }
+
+    /// Whether there is none: streams are bodies.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.inboxes.is_empty()
+    }
+
+    /// Hands a socket to the shard with the fewest streams.
+    pub fn adopt(&self, adoption: Adoption, shutdown: &Shutdown) {
+        let open = |inbox: &&Arc<Inbox>| inbox.open.load(Ordering::Relaxed);
+        // Without shards the connection is closed; nobody hands one over then.
+        let Some(inbox) = self.inboxes.iter().min_by_key(open) else { return };
+        inbox.open.fetch_add(1, Ordering::Relaxed);
+        inbox.post(|letters| letters.adoptions.push((adoption, shutdown.hold())));
+    }
+
+    /// Says that an environment has a newer state.
+    pub(super) fn tell(&self, id: EnvironmentId, change: &Change, fan_out: &Histogram) {
+        let now = Instant::now();
+        let telling = Arc::new(Telling {
+            committed: now.checked_sub(change.since_commit).unwrap_or(now),
+            shards_left: AtomicUsize::new(self.inboxes.len()),
+            fan_out: fan_out.clone(),
+        });
+        self.each(|letters| {
+            // The older change stays: it is not told until the newer one is.
+            let nudge = letters.nudges.entry(id).or_default();
+            nudge.telling.get_or_insert_with(|| Arc::clone(&telling));
+            nudge.urgent |= change.urgent;
+        });
+    }
+
+    /// Says the newest state of an environment once more.
+    pub(super) fn echo(&self, id: EnvironmentId) {
+        self.each(|letters| letters.nudges.entry(id).or_default().echo = true);
+    }
+
+    /// Says that something else changed about an environment: it is gone.
+    pub(super) fn look(&self, id: EnvironmentId) {
+        self.each(|letters| {
+            letters.nudges.entry(id).or_default();
+        });
+    }
+
+    /// Says that an environment became known.
+    pub(super) fn welcome(&self) {
+        self.each(|letters| letters.welcome = true);
+    }
+
+    /// Ends the threads; what they still have is cut.
+    pub fn stop(&self) {
+        self.each(|letters| letters.stop = true);
+        let mut threads = self.threads.lock().unwrap_or_else(PoisonError::into_inner);
+        for thread in threads.drain(..) {
+            if thread.join().is_err() {
+                tracing::error!("a fan-out shard ended badly");
+            }
+        }
+    }
+
+    fn each(&self, write: impl Fn(&mut Letters)) {
+        for inbox in self.inboxes.iter() {
+            inbox.post(&write);
+        }
+    }
+}
+
+impl Times {
+    /// What one of `count` shards may do.
+    fn share_of(self, count: usize) -> Self {
+        let count = u32::try_from(count).unwrap_or(u32::MAX).max(1);
+        Self { pings_per_second_max: self.pings_per_second_max.div_ceil(count), ..self }
+    }
+}
