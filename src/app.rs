@@ -100,8 +100,7 @@ impl App {
                 hub: hub.clone(),
                 store: store.clone(),
                 stream: settings.stream.clone(),
-                // The last quarter is for what is not a stream.
-                drain: Duration::from_secs(settings.server.grace_seconds).mul_f64(0.75),
+                drain: drain(&settings),
                 push_token: settings.auth.push_token.clone(),
                 limits: limits.clone(),
                 shutdown: shutdown.clone(),
@@ -208,6 +207,11 @@ impl App {
     }
 }
 
+/// Time over which a drain ends streams. The last quarter of the grace is for what is none.
+fn drain(settings: &Settings) -> Duration {
+    Duration::from_secs(settings.server.grace_seconds).mul_f64(0.75)
+}
+
 /// The hub, and the shards that the settings want: none when streams are to be bodies.
 fn start_streams(
     settings: &Settings,
@@ -222,6 +226,7 @@ fn start_streams(
     };
     let times = Times {
         stall: Duration::from_secs(stream.stall_seconds),
+        drain: drain(settings),
         pings_per_second_max: stream.pings_per_second_max,
     };
     let metrics = metrics.stream();

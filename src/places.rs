@@ -4,7 +4,7 @@
 
 use std::sync::Arc;
 
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, SemaphorePermit};
 
 use crate::metrics::ListenerMetrics;
 
@@ -35,13 +35,29 @@ impl Places {
     }
 
     /// Waits for a free place. What waits for it stays in the kernel's backlog meanwhile.
-    pub async fn take(&self) -> Place {
-        // The semaphore is never closed; if it were, an uncounted place would do no harm.
-        if let Ok(permit) = self.inner.free.acquire().await {
+    pub async fn free(&self) -> Free<'_> {
+        Free { places: self, permit: self.inner.free.acquire().await.ok() }
+    }
+}
+
+/// A place that nobody has yet.
+#[derive(Debug)]
+pub struct Free<'a> {
+    places: &'a Places,
+    /// Nothing if the semaphore were closed, which it never is.
+    permit: Option<SemaphorePermit<'a>>,
+}
+
+impl Free<'_> {
+    /// Gives it to a connection.
+    #[must_use]
+    pub fn take(self) -> Place {
+        if let Some(permit) = self.permit {
             permit.forget();
         }
-        self.inner.metrics.connections.increment(1.0);
-        Place { inner: Arc::clone(&self.inner) }
+        let inner = Arc::clone(&self.places.inner);
+        inner.metrics.connections.increment(1.0);
+        Place { inner }
     }
 }
 
@@ -62,10 +78,11 @@ mod tests {
     #[test]
     fn a_dropped_place_is_free_again() {
         let places = Places::new(1, Metrics::new().listener("public"));
-        let first = places.take().now_or_never().unwrap();
-        assert!(places.take().now_or_never().is_none());
+        drop(places.free().now_or_never().unwrap());
+        let first = places.free().now_or_never().unwrap().take();
+        assert!(places.free().now_or_never().is_none());
         drop(first);
-        assert!(places.take().now_or_never().is_some());
+        assert!(places.free().now_or_never().is_some());
         assert_eq!(size_of::<Place>(), size_of::<usize>());
     }
 }

@@ -125,7 +125,7 @@ async fn accept(
     listener: &TcpListener,
     places: &Places,
 ) -> std::io::Result<(TcpStream, SocketAddr, Place)> {
-    let place = places.take().await;
+    let place = places.free().await;
     let (stream, peer) = listener.accept().await?;
-    Ok((stream, peer, place))
+    Ok((stream, peer, place.take()))
 }

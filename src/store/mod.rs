@@ -82,6 +82,8 @@ impl Store {
         let busy = settings.busy_timeout_ms;
         let options = |connections: u32| {
             AnyPoolOptions::new()
+                // All from the start: when descriptors run out, there would be none for a file.
+                .min_connections(connections)
                 .max_connections(connections)
                 .acquire_timeout(ACQUIRE_TIMEOUT)
                 .idle_timeout(None)

@@ -12,7 +12,7 @@ use tokio_stream::Stream;
 use super::frames;
 use super::hub::{Newest, Subscription};
 use super::opening::{Join, Opening, Who};
-use super::pace::{Pace, drain_retry, refused_retry};
+use super::pace::{Pace, drain_retry, refused_retry, share_of_drain};
 use crate::metrics::StreamEnd;
 use crate::model::Revision;
 use crate::shutdown::Shutdown;
@@ -67,7 +67,7 @@ async fn drained_or_over(shutdown: &Shutdown, pace: Pace) {
     tokio::select! {
         () = sleep_until(over) => {}
         () = shutdown.drained() => {
-            sleep_until(over.min(Instant::now() + pace.share_of_drain())).await;
+            sleep_until(over.min(Instant::now() + share_of_drain(pace.drain))).await;
         }
     }
 }
@@ -94,7 +94,7 @@ impl Life {
                 biased;
                 () = shutdown.drained(), if !self.draining => {
                     self.draining = true;
-                    self.end = self.end.min(Instant::now() + self.pace.share_of_drain());
+                    self.end = self.end.min(Instant::now() + share_of_drain(self.pace.drain));
                 }
                 () = sleep_until(self.end) => {
                     let end = if self.draining { StreamEnd::Drain } else { StreamEnd::Life };

@@ -34,10 +34,16 @@ struct Inner {
     channels: DashMap<EnvironmentId, Arc<Channel>>,
     /// What strangers listen to: it never says anything.
     silence: Arc<Channel>,
+    shards: Shards,
+    common: Arc<Common>,
+}
+
+/// What all channels share.
+#[derive(Debug)]
+struct Common {
     /// Counts environments that became known; strangers listen to it.
     arrivals: watch::Sender<u64>,
     seats: Seats,
-    shards: Shards,
     metrics: StreamMetrics,
 }
 
@@ -72,6 +78,7 @@ pub struct Change {
 
 #[derive(Debug)]
 pub(super) struct Channel {
+    common: Arc<Common>,
     /// Nothing for the channel of strangers.
     id: Option<EnvironmentId>,
     newest: watch::Sender<Newest>,
@@ -97,16 +104,17 @@ pub struct PingRecord {
 /// small.
 #[derive(Debug)]
 pub struct Subscription {
-    hub: Arc<Inner>,
     channel: Arc<Channel>,
-    address: IpAddr,
+    /// Known if addresses are counted.
+    address: Option<Box<IpAddr>>,
     family: ClientFamily,
     end: StreamEnd,
 }
 
 impl Channel {
-    fn new(id: Option<EnvironmentId>) -> Self {
+    fn new(common: &Arc<Common>, id: Option<EnvironmentId>) -> Self {
         Self {
+            common: Arc::clone(common),
             id,
             newest: watch::Sender::new(Newest::default()),
             open: AtomicUsize::default(),
@@ -134,9 +142,24 @@ impl Channel {
     fn seats(&self) -> Option<&AtomicUsize> {
         self.id.map(|_| &self.open)
     }
+
+    fn gauge(&self) -> &Gauge {
+        let metrics = &self.common.metrics;
+        if self.id.is_some() { &metrics.open } else { &metrics.open_unknown }
+    }
 }
 
 impl Subscription {
+    fn new(channel: Arc<Channel>, family: ClientFamily, address: IpAddr) -> Result<Self, Refusal> {
+        let Common { seats, metrics, .. } = &*channel.common;
+        let address = seats
+            .take(address, channel.seats())
+            .inspect_err(|refusal| metrics.refused(refusal.0))?;
+        channel.families[family.index()].fetch_add(1, Ordering::Relaxed);
+        channel.gauge().increment(1.0);
+        Ok(Self { channel, address, family, end: StreamEnd::Client })
+    }
+
     /// The channel that it listens to.
     pub(super) fn channel(&self) -> &Arc<Channel> {
         &self.channel
@@ -149,12 +172,12 @@ impl Subscription {
 
     /// For a stranger: wakes when its key may have become known.
     pub(super) fn arrivals(&self) -> Option<watch::Receiver<u64>> {
-        self.channel.id.is_none().then(|| self.hub.arrivals.subscribe())
+        self.channel.id.is_none().then(|| self.channel.common.arrivals.subscribe())
     }
 
     /// What streams measure.
     pub(super) fn metrics(&self) -> &StreamMetrics {
-        &self.hub.metrics
+        &self.channel.common.metrics
     }
 
     /// Says why it ends, unless the client just goes away.
@@ -165,17 +188,11 @@ impl Subscription {
 
 impl Drop for Subscription {
     fn drop(&mut self) {
-        let Self { hub, channel, address, family, end } = self;
-        hub.metrics.ended(*end);
-        hub.gauge(channel).decrement(1.0);
+        let Self { channel, address, family, end } = self;
+        channel.common.metrics.ended(*end);
+        channel.gauge().decrement(1.0);
         channel.families[family.index()].fetch_sub(1, Ordering::Relaxed);
-        hub.seats.free(*address, channel.seats());
-    }
-}
-
-impl Inner {
-    fn gauge(&self, channel: &Channel) -> &Gauge {
-        if channel.id.is_some() { &self.metrics.open } else { &self.metrics.open_unknown }
+        channel.common.seats.free(address.as_deref(), channel.seats());
     }
 }
 
@@ -183,14 +200,10 @@ impl Hub {
     /// Makes a hub without channels; `shards` are told of what their streams should hear.
     #[must_use]
     pub fn new(limits: Limits, shards: Shards, metrics: StreamMetrics) -> Self {
-        let inner = Inner {
-            channels: DashMap::new(),
-            silence: Arc::new(Channel::new(None)),
-            arrivals: watch::Sender::new(0),
-            seats: Seats::new(limits),
-            shards,
-            metrics,
-        };
+        let (arrivals, seats) = (watch::Sender::new(0), Seats::new(limits));
+        let common = Arc::new(Common { arrivals, seats, metrics });
+        let silence = Arc::new(Channel::new(&common, None));
+        let inner = Inner { channels: DashMap::new(), silence, shards, common };
         Self { inner: Arc::new(inner) }
     }
 
@@ -202,7 +215,7 @@ impl Hub {
     /// Wakes the subscribers of an environment, unless `ping` is not newer than the last one.
     /// Tells whether it was.
     pub fn publish(&self, id: EnvironmentId, ping: Ping, change: &Change) -> bool {
-        let metrics = &self.inner.metrics;
+        let metrics = &self.inner.common.metrics;
         let channel = self.channel(id);
         let streams = channel.open.load(Ordering::Relaxed);
         let stamp = ping.stamp;
@@ -232,7 +245,7 @@ impl Hub {
             // `send_modify` wakes although nothing is modified: that is the echo.
             channel.newest.send_modify(|_| {});
             self.inner.shards.echo(id);
-            self.inner.metrics.echoes.increment(1);
+            self.inner.common.metrics.echoes.increment(1);
         }
     }
 
@@ -251,7 +264,7 @@ impl Hub {
         family: ClientFamily,
         address: IpAddr,
     ) -> Result<Subscription, Refusal> {
-        self.take_seat(self.channel(id), family, address)
+        Subscription::new(self.channel(id), family, address)
     }
 
     /// Takes a place for a stream whose key no environment has: it says nothing.
@@ -260,12 +273,12 @@ impl Hub {
         family: ClientFamily,
         address: IpAddr,
     ) -> Result<Subscription, Refusal> {
-        self.take_seat(Arc::clone(&self.inner.silence), family, address)
+        Subscription::new(Arc::clone(&self.inner.silence), family, address)
     }
 
     /// Wakes the strangers: an environment became known that may be theirs.
     pub fn welcome(&self) {
-        self.inner.arrivals.send_modify(|count| *count += 1);
+        self.inner.common.arrivals.send_modify(|count| *count += 1);
         self.inner.shards.welcome();
     }
 
@@ -324,24 +337,8 @@ impl Hub {
 
     /// Cloned out of the map: waking many subscribers must not hold a lock of it.
     fn channel(&self, id: EnvironmentId) -> Arc<Channel> {
-        let channel = || Arc::new(Channel::new(Some(id)));
+        let channel = || Arc::new(Channel::new(&self.inner.common, Some(id)));
         Arc::clone(&self.inner.channels.entry(id).or_insert_with(channel))
-    }
-
-    fn take_seat(
-        &self,
-        channel: Arc<Channel>,
-        family: ClientFamily,
-        address: IpAddr,
-    ) -> Result<Subscription, Refusal> {
-        let hub = &self.inner;
-        hub.seats
-            .take(address, channel.seats())
-            .inspect_err(|refusal| hub.metrics.refused(refusal.0))?;
-        channel.families[family.index()].fetch_add(1, Ordering::Relaxed);
-        hub.gauge(&channel).increment(1.0);
-        let end = StreamEnd::Client;
-        Ok(Subscription { hub: Arc::clone(hub), channel, address, family, end })
     }
 }
 
@@ -418,7 +415,7 @@ pub(super) mod tests {
 
     #[test]
     fn a_subscription_is_small() {
-        assert!(size_of::<Subscription>() <= 40, "{}", size_of::<Subscription>());
+        assert!(size_of::<Subscription>() <= 24, "{}", size_of::<Subscription>());
     }
 
     #[test]

@@ -31,11 +31,11 @@ impl Pace {
         let factor = rand::rng().random_range(0.8..1.2);
         Self { life: self.life.mul_f64(factor), ..self }
     }
+}
 
-    /// How long after the beginning of a drain this stream ends: any time within it.
-    pub(super) fn share_of_drain(self) -> Duration {
-        self.drain.mul_f64(rand::rng().random_range(0.0..1.0))
-    }
+/// How long after the beginning of a drain a stream ends: any time within it.
+pub(super) fn share_of_drain(drain: Duration) -> Duration {
+    drain.mul_f64(rand::rng().random_range(0.0..1.0))
 }
 
 /// When a client whose stream a drain ends should come back, in milliseconds.

@@ -42,24 +42,25 @@ impl Seats {
     }
 
     /// Takes a place for a stream of an environment, or of an unknown key when there is none.
-    /// Whoever took it frees it, with the same arguments.
+    /// Returns the address if it was counted, for [`Self::free`].
     pub(super) fn take(
         &self,
         address: IpAddr,
         environment: Option<&AtomicUsize>,
-    ) -> Result<(), Refusal> {
+    ) -> Result<Option<Box<IpAddr>>, Refusal> {
         let limits = self.limits;
         let refused = |count: usize, limit: usize| limit != 0 && count > limit;
         let total = self.total.fetch_add(1, Ordering::Relaxed) + 1;
         let count = environment.unwrap_or(&self.unknown).fetch_add(1, Ordering::Relaxed) + 1;
         // Addresses are only counted for their limit: of most there is one stream, and an entry
         // costs as much as the stream itself.
-        let from_address = if limits.per_address == 0 {
-            0
+        let counted = (limits.per_address != 0).then(|| Box::new(address));
+        let from_address = if counted.is_some() {
+            let mut count = self.by_address.entry(address).or_default();
+            *count += 1;
+            *count
         } else {
-            let mut counted = self.by_address.entry(address).or_default();
-            *counted += 1;
-            *counted
+            0
         };
         let (own_limit, own_name) = match environment {
             Some(_) => (limits.per_environment, "streams_per_environment"),
@@ -72,18 +73,18 @@ impl Seats {
         } else if refused(count, own_limit) {
             own_name
         } else {
-            return Ok(());
+            return Ok(counted);
         };
-        self.free(address, environment);
+        self.free(counted.as_deref(), environment);
         Err(Refusal(refusal))
     }
 
-    /// Frees a place.
-    pub(super) fn free(&self, address: IpAddr, environment: Option<&AtomicUsize>) {
+    /// Frees a place. `address` is what taking it returned.
+    pub(super) fn free(&self, address: Option<&IpAddr>, environment: Option<&AtomicUsize>) {
         self.total.fetch_sub(1, Ordering::Relaxed);
         environment.unwrap_or(&self.unknown).fetch_sub(1, Ordering::Relaxed);
-        if self.limits.per_address != 0
-            && let dashmap::Entry::Occupied(mut count) = self.by_address.entry(address)
+        if let Some(address) = address
+            && let dashmap::Entry::Occupied(mut count) = self.by_address.entry(*address)
         {
             *count.get_mut() -= 1;
             if *count.get() == 0 {
@@ -105,7 +106,9 @@ mod tests {
         let limits = Limits { total: 4, per_environment: 2, per_address: 3, unknown: 1 };
         let seats = Seats::new(limits);
         let (one, other) = (AtomicUsize::new(0), AtomicUsize::new(0));
-        let take = |address, environment| seats.take(address, environment).map_err(|r| r.0);
+        let take = |address, environment| {
+            seats.take(address, environment).map(drop).map_err(|refusal| refusal.0)
+        };
         assert_eq!(take(HERE, Some(&one)), Ok(()));
         assert_eq!(take(HERE, Some(&one)), Ok(()));
         assert_eq!(take(HERE, Some(&one)), Err("streams_per_environment"));
@@ -114,12 +117,12 @@ mod tests {
         assert_eq!(take(HERE, Some(&other)), Err("streams_per_address"));
         assert_eq!(take(THERE, Some(&other)), Ok(()));
         assert_eq!(take(THERE, Some(&other)), Err("streams"));
-        seats.free(HERE, Some(&one));
+        seats.free(Some(&HERE), Some(&one));
         assert_eq!(take(THERE, Some(&one)), Ok(()));
         for (address, environment) in
             [(HERE, Some(&one)), (HERE, None), (THERE, Some(&other)), (THERE, Some(&one))]
         {
-            seats.free(address, environment);
+            seats.free(Some(&address), environment);
         }
         let open = |count: &AtomicUsize| count.load(Ordering::Relaxed);
         assert_eq!((open(&one), open(&other), open(&seats.total)), (0, 0, 0));

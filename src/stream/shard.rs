@@ -26,13 +26,13 @@ use mio::{Events, Interest, Poll, Registry, Token};
 use slab::Slab;
 use tokio::sync::mpsc;
 
-use self::client::{Client, NO_GROUP, Unfinished, end_of, send};
+use self::client::{Client, NO_GROUP, Unfinished, discard, end_of, send};
 use self::groups::{Groups, Step};
 use self::throttle::Throttle;
 use super::frames::{HEARTBEAT_CHUNK, LAST_CHUNK, goodbye};
 use super::hub::{Ping, Subscription};
 use super::opening::{Join, Opening, Who};
-use super::pace::{drain_retry, refused_retry};
+use super::pace::{drain_retry, refused_retry, share_of_drain};
 use super::shards::{Adoption, Inbox, Returned, Times};
 use super::wheel::{TICK, Tick, Wheel, ticks};
 use crate::metrics::{StreamEnd, StreamMetrics};
@@ -244,7 +244,6 @@ impl Shard {
             heartbeat_at: if silent { Tick::MAX } else { now.saturating_add(heartbeat) },
             heartbeat,
             end_at: now.saturating_add(ticks(pace.life)),
-            drain_share: ticks(pace.share_of_drain()),
             wheel_at: 0,
             close,
         });
@@ -293,7 +292,8 @@ impl Shard {
     fn hurry(&mut self, key: u32) {
         let now = self.wheel.now();
         if let Some(client) = self.clients.get_mut(key as usize) {
-            client.end_at = client.end_at.min(now.saturating_add(client.drain_share));
+            let share = ticks(share_of_drain(self.times.drain));
+            client.end_at = client.end_at.min(now.saturating_add(share));
             self.schedule(key);
         }
     }
@@ -513,6 +513,7 @@ impl Shard {
     fn give_back(&mut self, key: u32) {
         let (Some(mut client), unread) = self.take_out(key) else { return };
         if client.close || self.draining || self.registry.deregister(&mut client.socket).is_err() {
+            discard(&client.socket);
             return;
         }
         let Client { socket, place, .. } = client;

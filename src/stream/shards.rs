@@ -42,6 +42,8 @@ pub struct Shards {
 pub struct Times {
     /// A client that takes nothing for so long is ended.
     pub stall: Duration,
+    /// Time over which a drain ends streams.
+    pub drain: Duration,
     /// Pings that all shards together write in a second, unless urgent; 0: no limit.
     pub pings_per_second_max: u32,
 }

@@ -1,14 +1,16 @@
 //! Starts the gateway the way an operator does and stops it in every way it can stop.
 //!
 //! The parts beside this file are the other hands of a test: the management API (`admin`), a
-//! subscriber (`stream`), the published clients (`client`) and a network that can be broken
-//! (`proxy`). Nothing here sleeps for luck: every wait has a condition and a deadline.
+//! subscriber (`stream`), a connection as bytes (`wire`), the published clients (`client`) and a
+//! network that can be broken (`proxy`). Nothing here sleeps for luck: every wait has a condition
+//! and a deadline.
 
 pub(crate) mod admin;
 pub(crate) mod client;
 pub(crate) mod process;
 pub(crate) mod proxy;
 pub(crate) mod stream;
+pub(crate) mod wire;
 
 use std::collections::BTreeMap;
 use std::fmt::Display;
@@ -49,9 +51,17 @@ pub(crate) async fn eventually<T>(what: &str, mut check: impl AsyncFnMut() -> Op
 pub(crate) struct Builder {
     settings: BTreeMap<String, String>,
     arguments: Vec<&'static str>,
+    descriptors: Option<u32>,
 }
 
 impl Builder {
+    /// Lets the process open no more than `limit` files and sockets.
+    #[must_use]
+    pub(crate) fn descriptors(mut self, limit: u32) -> Self {
+        self.descriptors = Some(limit);
+        self
+    }
+
     /// Sets `key`, as in `config/default.toml`.
     #[must_use]
     pub(crate) fn set(mut self, key: &str, value: impl Display + Copy) -> Self {
@@ -87,12 +97,16 @@ impl Gateway {
             .set("auth.bootstrap_token", ADMIN_TOKEN)
             .set("auth.push_token", PUSH_TOKEN);
         builder.arguments.push("--no-demo");
-        builder
+        // The same tests again, with streams written in another way.
+        match std::env::var("FLAGCAST_TEST_FAN_OUT") {
+            Ok(fan_out) => builder.set("stream.fan_out", fan_out.as_str()),
+            Err(_) => builder,
+        }
     }
 
     /// A gateway as a newcomer starts it, but for the ports, which must be free ones.
     pub(crate) fn first_start() -> Builder {
-        Builder { settings: BTreeMap::new(), arguments: vec!["serve"] }
+        Builder { settings: BTreeMap::new(), arguments: vec!["serve"], descriptors: None }
             .set("server.listen", "127.0.0.1:0")
             .set("server.ops_listen", "127.0.0.1:0")
             .set("log.format", "json")
@@ -111,6 +125,11 @@ impl Gateway {
     /// The URL of `path` on the operators' listener.
     pub(crate) fn ops_url(&self, path: &str) -> String {
         format!("http://{}{path}", self.ops)
+    }
+
+    /// The address of the operators' listener.
+    pub(crate) fn ops(&self) -> SocketAddr {
+        self.ops
     }
 
     /// The `store.url` under which another process finds the same store.
@@ -156,6 +175,35 @@ impl Gateway {
             .sum()
     }
 
+    /// Waits until `metric`, summed up as by `metric`, is `wanted`.
+    pub(crate) async fn metric_becomes(&self, metric: &str, labels: &[&str], wanted: u32) {
+        let what = format!("{metric} {labels:?} becomes {wanted}");
+        eventually(&what, async || {
+            let value = self.metric(metric, labels).await;
+            ((value - f64::from(wanted)).abs() < f64::EPSILON).then_some(())
+        })
+        .await;
+    }
+
+    /// Whether the process has logged a message that contains `text`.
+    pub(crate) fn logged(&self, text: &str) -> bool {
+        let mut lines = self.process.stderr.json();
+        lines.any(|line| line["message"].as_str().is_some_and(|message| message.contains(text)))
+    }
+
+    /// How many files and sockets the process has open.
+    pub(crate) fn open_descriptors(&self) -> usize {
+        std::fs::read_dir(format!("/proc/{}/fd", self.process.id())).unwrap().count()
+    }
+
+    /// Takes descriptors away from the running process.
+    pub(crate) fn limit_descriptors(&self, limit: usize) {
+        let process = self.process.id().to_string();
+        let limit = format!("--nofile={limit}:");
+        let status = Command::new("prlimit").args(["--pid", &process, &limit]).status();
+        assert!(status.unwrap().success());
+    }
+
     /// Ends the process as a crash does.
     pub(crate) fn kill(&mut self) {
         self.process.kill();
@@ -187,7 +235,15 @@ impl Gateway {
 }
 
 fn spawn(builder: &Builder, directory: &Path) -> Process {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_flagcast"));
+    let program = env!("CARGO_BIN_EXE_flagcast");
+    let mut command = match builder.descriptors {
+        None => Command::new(program),
+        Some(limit) => {
+            let mut shell = Command::new("sh");
+            shell.args(["-c", "ulimit -n \"$0\" && exec \"$@\"", &limit.to_string(), program]);
+            shell
+        }
+    };
     command.args(&builder.arguments).current_dir(directory);
     for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("FLAGCAST_")) {
         command.env_remove(name);

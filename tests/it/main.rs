@@ -10,6 +10,9 @@
 mod abuse;
 mod browser;
 mod command_line;
+mod connections;
+mod crowds;
+mod departures;
 mod faults;
 mod first_minute;
 mod harness;

@@ -6,65 +6,11 @@ use std::time::{Duration, Instant};
 
 use reqwest::Method;
 use serde_json::{Value, json};
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::TcpStream;
 use tokio::time::timeout;
 
 use crate::harness::stream::Subscription;
-use crate::harness::{Gateway, SOON, http};
-
-/// An HTTP/1.1 stream that is read chunk by chunk.
-struct Wire {
-    socket: TcpStream,
-    head: String,
-    unread: Vec<u8>,
-}
-
-impl Wire {
-    async fn open(gateway: &Gateway, client_key: &str, headers: &str) -> Self {
-        let mut socket = TcpStream::connect(gateway.public()).await.unwrap();
-        let request = format!(
-            "GET /sse/environments/{client_key}/stream HTTP/1.1\r\nHost: test\r\n{headers}\r\n"
-        );
-        socket.write_all(request.as_bytes()).await.unwrap();
-        let mut wire = Self { socket, head: String::new(), unread: Vec::new() };
-        let end = wire.find(b"\r\n\r\n").await.unwrap();
-        let head: Vec<u8> = wire.unread.drain(..end + 4).collect();
-        wire.head = String::from_utf8(head).unwrap().to_lowercase();
-        wire
-    }
-
-    /// The next chunk; nothing at the clean end. Panics when the stream breaks off.
-    async fn chunk(&mut self) -> Option<String> {
-        let line = self.find(b"\r\n").await.expect("the stream was cut, not ended");
-        let size: Vec<u8> = self.unread.drain(..line + 2).collect();
-        let size = std::str::from_utf8(&size).unwrap().trim();
-        let size = usize::from_str_radix(size, 16).unwrap();
-        while self.unread.len() < size + 2 {
-            assert!(self.read().await > 0, "the stream was cut inside a chunk");
-        }
-        let chunk: Vec<u8> = self.unread.drain(..size + 2).take(size).collect();
-        (size > 0).then(|| String::from_utf8(chunk).unwrap())
-    }
-
-    async fn find(&mut self, pattern: &[u8]) -> Option<usize> {
-        loop {
-            if let Some(at) = self.unread.windows(pattern.len()).position(|part| part == pattern) {
-                return Some(at);
-            }
-            if self.read().await == 0 {
-                return None;
-            }
-        }
-    }
-
-    async fn read(&mut self) -> usize {
-        let read = self.socket.read_buf(&mut self.unread);
-        timeout(SOON, read).await.expect("the stream goes on or ends").unwrap()
-    }
-}
-
-const ASKS: &str = "Accept: text/event-stream\r\n";
+use crate::harness::wire::{ASKS, Wire};
+use crate::harness::{Gateway, http};
 
 /// Python's SDK needs chunks, browsers the media type, nginx the word not to buffer, and caches
 /// must neither keep nor split the direct stream.

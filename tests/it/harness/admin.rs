@@ -129,6 +129,12 @@ impl Admin {
         self.get(&environment.path()).await["revision"].as_u64().unwrap()
     }
 
+    /// How many streams of an environment are open.
+    pub(crate) async fn open_streams(&self, environment: &Environment) -> u64 {
+        let streams = self.get(&format!("{}/streams", environment.path())).await;
+        streams["open"].as_u64().unwrap()
+    }
+
     /// Every item of a list, over all its pages; `path` has a query already.
     pub(crate) async fn list(&self, path: &str) -> Vec<Value> {
         let mut items = Vec::new();
