@@ -264,6 +264,10 @@ impl Settings {
             "stream.heartbeat_seconds, life_seconds, short_life_seconds and stall_seconds must be at least 1",
         )?;
         rule(
+            self.stream.pings_per_second_max == 0 || self.stream.fan_out == FanOut::Shards,
+            "stream.pings_per_second_max needs stream.fan_out = \"shards\": bodies know no pace",
+        )?;
+        rule(
             self.limits.header_bytes >= 8192,
             "limits.header_bytes must be at least 8192: browsers send that much",
         )?;
@@ -421,6 +425,12 @@ mod tests {
         assert!(error.contains("auth.bootstrap_token") && !error.contains("\"short\""), "{error}");
         let error = load(&[("FLAGCAST_LOG__LEVEL", "loud")]).unwrap_err();
         assert!(error.contains("loud") && error.contains("info"), "{error}");
+        let error = load(&[
+            ("FLAGCAST_STREAM__PINGS_PER_SECOND_MAX", "9"),
+            ("FLAGCAST_STREAM__FAN_OUT", "bodies"),
+        ])
+        .unwrap_err();
+        assert!(error.contains("needs stream.fan_out"), "{error}");
         let error = load(&[("FLAGCAST_STORE__URL", "mysql://x")]).unwrap_err();
         assert!(error.contains("store.url must begin with sqlite://"), "{error}");
     }

@@ -243,6 +243,7 @@ fn fold(events: &[FeedEvent]) -> BTreeMap<EnvironmentId, News> {
             continue;
         };
         let news = all.entry(id).or_default();
+        news.urgent |= event.urgent;
         match event.stamp {
             Some(stamp) if news.stamp.is_none_or(|(known, _)| known.revision < stamp.revision) => {
                 news.stamp = Some((stamp, event.at));
@@ -273,6 +274,7 @@ mod tests {
                 updated_at: UpdatedAt::from_micros(id),
             }),
             at: id,
+            urgent: id == 3,
         }
     }
 
@@ -289,6 +291,7 @@ mod tests {
         assert_eq!(news.len(), 2);
         let newest = |id: i64| news[&EnvironmentId(id)].stamp.map(|(stamp, _)| stamp.revision.0);
         assert_eq!((newest(1), newest(2)), (Some(6), Some(9)));
+        assert!(news[&EnvironmentId(1)].urgent && !news[&EnvironmentId(2)].urgent);
         assert!(!news[&EnvironmentId(1)].look_again && news[&EnvironmentId(2)].look_again);
     }
 }

@@ -25,6 +25,8 @@ pub struct ChangeEvent {
     pub stamp: Option<Stamp>,
     /// When, in microseconds since the epoch.
     pub at: i64,
+    /// Whether its pings did not wait.
+    pub urgent: bool,
     /// Who asked for it, and from where.
     pub origin: Origin,
     /// What was done, in the past tense: `flag.updated`.

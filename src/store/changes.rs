@@ -37,6 +37,7 @@ pub struct Change {
     origin: Origin,
     now: i64,
     notes: Vec<Note>,
+    urgent: bool,
     committed: Arc<Notify>,
 }
 
@@ -120,6 +121,7 @@ impl Store {
             origin,
             now: now_micros(),
             notes: Vec::new(),
+            urgent: false,
             committed: Arc::clone(&self.committed),
         })
     }
@@ -214,6 +216,11 @@ impl Change {
         }
     }
 
+    /// Lets its pings leave at once and its readers come at once: a kill switch.
+    pub fn mark_urgent(&mut self) {
+        self.urgent = true;
+    }
+
     pub(super) fn connection(&mut self) -> &mut Connection {
         &mut self.tx
     }
@@ -258,8 +265,8 @@ impl Change {
         let Origin { actor, address } = self.origin.clone();
         sqlx::query(
             "INSERT INTO change_events (environment_id, revision, updated_at, at, actor, address, \
-             action, project_key, environment_key, subject, before_state, after_state) \
-             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)",
+             action, project_key, environment_key, subject, before_state, after_state, urgent) \
+             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13)",
         )
         .bind(note.environment_id.map(|id| id.0))
         .bind(stamp.map(|stamp| signed(stamp.revision.0)))
@@ -273,6 +280,7 @@ impl Change {
         .bind(note.subject)
         .bind(note.before.to_string())
         .bind(note.after.to_string())
+        .bind(i64::from(self.urgent))
         .execute(self.connection())
         .await?;
         Ok(())

@@ -3,7 +3,7 @@
 use sqlx::Row as _;
 use sqlx::any::AnyRow;
 
-use super::{Store, StoreError, counter, json};
+use super::{Store, StoreError, counter, flag, json};
 use crate::model::{ChangeEvent, EnvironmentId, Origin, Revision, Stamp, UpdatedAt};
 
 /// Events that one read of the feed takes at most; a burst is read in several steps.
@@ -20,6 +20,8 @@ pub struct FeedEvent {
     pub stamp: Option<Stamp>,
     /// When, in microseconds since the epoch.
     pub at: i64,
+    /// Its pings must not wait.
+    pub urgent: bool,
 }
 
 /// Which events an audit list shows. Empty texts mean any.
@@ -51,7 +53,7 @@ impl Store {
     /// The events behind `after`, oldest first; an empty answer means there are none.
     pub async fn feed_after(&self, after: i64) -> Result<Vec<FeedEvent>, StoreError> {
         let rows = sqlx::query(
-            "SELECT id, environment_id, revision, updated_at, at FROM change_events \
+            "SELECT id, environment_id, revision, updated_at, at, urgent FROM change_events \
              WHERE id > $1 ORDER BY id LIMIT $2",
         )
         .bind(after)
@@ -69,7 +71,7 @@ impl Store {
         limit: u32,
     ) -> Result<Vec<ChangeEvent>, StoreError> {
         let rows = sqlx::query(
-            "SELECT id, environment_id, revision, updated_at, at, actor, address, action, \
+            "SELECT id, environment_id, revision, updated_at, at, urgent, actor, address, action, \
              project_key, environment_key, subject, before_state, after_state \
              FROM change_events WHERE id < $1 \
              AND ($2 = '' OR project_key = $2) AND ($3 = '' OR environment_key = $3) \
@@ -101,16 +103,18 @@ fn feed_event_of(row: &AnyRow) -> Result<FeedEvent, StoreError> {
             updated_at: UpdatedAt::from_micros(micros),
         }),
         at: row.try_get("at")?,
+        urgent: flag(row, "urgent")?,
     })
 }
 
 fn change_event_of(row: &AnyRow) -> Result<ChangeEvent, StoreError> {
-    let FeedEvent { id, environment_id, stamp, at } = feed_event_of(row)?;
+    let FeedEvent { id, environment_id, stamp, at, urgent } = feed_event_of(row)?;
     Ok(ChangeEvent {
         id,
         environment_id,
         stamp,
         at,
+        urgent,
         origin: Origin { actor: row.try_get("actor")?, address: row.try_get("address")? },
         action: row.try_get("action")?,
         project: row.try_get("project_key")?,

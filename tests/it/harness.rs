@@ -90,6 +90,11 @@ pub(crate) struct Gateway {
     ops: SocketAddr,
 }
 
+/// Whether streams of plain HTTP/1.1 go through shards in this run.
+pub(crate) fn uses_shards() -> bool {
+    !std::env::var("FLAGCAST_TEST_FAN_OUT").is_ok_and(|fan_out| fan_out == "bodies")
+}
+
 impl Gateway {
     /// A gateway for automated use: known tokens, no demo project, logs as JSON.
     pub(crate) fn builder() -> Builder {

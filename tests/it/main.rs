@@ -17,6 +17,7 @@ mod faults;
 mod first_minute;
 mod harness;
 mod management;
+mod pace;
 mod push_only;
 mod reads;
 mod scenarios;

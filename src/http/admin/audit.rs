@@ -23,7 +23,7 @@ use crate::store::{AuditFilter, PAGE_MAX, Store};
 
 /// First line of a CSV export.
 const CSV_HEAD: &str =
-    "id,at,actor,origin,action,project,environment,subject,revision,before,after\r\n";
+    "id,at,actor,origin,action,project,environment,subject,revision,before,after,urgent\r\n";
 
 /// Which events, and which page of them.
 #[derive(Debug, Deserialize, IntoParams)]
@@ -70,6 +70,8 @@ pub(super) struct AuditShape {
     before: Json,
     /// What it is.
     after: Json,
+    /// Whether its pings did not wait.
+    urgent: bool,
 }
 
 impl From<ChangeEvent> for AuditShape {
@@ -86,6 +88,7 @@ impl From<ChangeEvent> for AuditShape {
             revision: event.stamp.map(|stamp| stamp.revision.0),
             before: event.before,
             after: event.after,
+            urgent: event.urgent,
         }
     }
 }
@@ -177,6 +180,7 @@ fn csv(event: &AuditShape) -> String {
         event.revision.map(|revision| revision.to_string()).unwrap_or_default(),
         event.before.to_string(),
         event.after.to_string(),
+        event.urgent.to_string(),
     ];
     let quoted: Vec<String> = fields.iter().map(|field| quote(field)).collect();
     format!("{}\r\n", quoted.join(","))

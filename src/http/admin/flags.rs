@@ -35,6 +35,9 @@ pub(super) struct FlagPatch {
     #[serde(default, deserialize_with = "given")]
     #[schema(value_type = Option<serde_json::Value>)]
     value: Option<FlagValue>,
+    /// A kill switch: its pings do not wait for the pace of others, nor do clients with their reads.
+    #[serde(default)]
+    urgent: bool,
 }
 
 /// Changes of several flags, in one transaction: one revision, one ping.
@@ -42,6 +45,9 @@ pub(super) struct FlagPatch {
 #[serde(deny_unknown_fields)]
 pub(super) struct Batch {
     flags: Vec<BatchItem>,
+    /// As of a single flag.
+    #[serde(default)]
+    urgent: bool,
 }
 
 /// A change of one flag in a batch.
@@ -161,9 +167,12 @@ pub(super) async fn update(
     call: Call<FlagPatch>,
 ) -> Result<Response, Stop> {
     call.caller.may_change(Role::Editor, Some(&project), Some(&environment))?;
-    let FlagPatch { enabled, value } = call.body.clone();
+    let FlagPatch { enabled, value, urgent } = call.body.clone();
     let update = checked(enabled, value, &admin.limits)?;
     let (mut change, project, environment) = admin.begin_in(&call, &project, &environment).await?;
+    if urgent {
+        change.mark_urgent();
+    }
     let present = change.flag(&environment, &feature).await?;
     let flag = change.update_flag(&project, &environment, &present, &update).await?;
     let shape = |stamps: &_| FlagShape::at(&flag, stamp_after(&environment, stamps));
@@ -183,6 +192,9 @@ pub(super) async fn batch(
     call.caller.may_change(Role::Editor, Some(&project), Some(&environment))?;
     let updates = checked_batch(&call.body, &admin.limits)?;
     let (mut change, project, environment) = admin.begin_in(&call, &project, &environment).await?;
+    if call.body.urgent {
+        change.mark_urgent();
+    }
     let mut flags = Vec::with_capacity(updates.len());
     for (index, (key, update)) in updates.iter().enumerate() {
         let present = change.flag(&environment, key).await.map_err(|error| match error {
