@@ -10,6 +10,7 @@ use governor::{DefaultDirectRateLimiter, Quota, RateLimiter};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::mpsc;
 
+use super::backlog::Backlog;
 use super::connection::{Gate, drive};
 use super::front::Front;
 use crate::metrics::ListenerMetrics;
@@ -19,6 +20,9 @@ use crate::stream::{Returned, Shards};
 
 /// Connections that the kernel keeps waiting for us: a storm of reconnects comes within a second.
 const BACKLOG: u32 = 4096;
+
+/// How often we look how many wait there.
+const BACKLOG_LOOK: Duration = Duration::from_secs(1);
 
 /// Rest after a failed accept. It fails when descriptors run out, and at once would fail again.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
@@ -73,6 +77,7 @@ pub async fn serve(
     shutdown: Shutdown,
 ) {
     let places = Places::new(connections.max, metrics.clone());
+    shutdown.spawn(watch_backlog(listener.local_addr(), metrics.clone(), shutdown.clone()));
     let Streams { shards, mut returned } = streams;
     let limiter = limiter(connections.accepts_per_second);
     let gate = Arc::new(Gate {
@@ -110,6 +115,31 @@ pub async fn serve(
                     tokio::time::sleep(ACCEPT_PAUSE).await;
                 }
             },
+        }
+    }
+}
+
+/// Shows operators how many connections wait in the kernel.
+async fn watch_backlog(
+    address: std::io::Result<SocketAddr>,
+    metrics: ListenerMetrics,
+    shutdown: Shutdown,
+) {
+    let backlog = match address.and_then(Backlog::of) {
+        Ok(backlog) => backlog,
+        Err(error) => {
+            tracing::info!(%error, "flagcast_accept_queue stays 0: the kernel does not tell");
+            return;
+        }
+    };
+    loop {
+        tokio::select! {
+            () = shutdown.drained() => return,
+            () = tokio::time::sleep(BACKLOG_LOOK) => {}
+        }
+        match backlog.waiting() {
+            Ok(waiting) => metrics.queue.set(f64::from(waiting)),
+            Err(error) => tracing::debug!(%error, "the kernel does not tell who waits"),
         }
     }
 }

@@ -6,6 +6,7 @@
 //! (operators).
 
 pub mod admin;
+mod backlog;
 mod connection;
 mod cors;
 mod dashboard;

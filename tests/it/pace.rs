@@ -170,15 +170,20 @@ async fn a_storm_is_let_in_at_its_pace() {
     let environment = gateway.shop().await;
     let began = Instant::now();
     let mut wires = Vec::new();
-    for _ in 0..100 {
+    for _ in 0..150 {
         let mut wire = Wire::connect(gateway.public()).await;
         wire.send(crate::harness::wire::stream_request(&environment.client_key, ASKS)).await;
         wires.push(wire);
     }
+    eventually("the queue in the kernel shows", async || {
+        let waiting = gateway.metric("flagcast_accept_queue", &["listener=\"public\""]).await;
+        (waiting >= 1.0).then_some(())
+    })
+    .await;
     for wire in &mut wires {
         wire.read_stream_head().await;
         assert!(wire.next_revision().await.is_some());
     }
     let took = began.elapsed();
-    assert!(took > Duration::from_millis(1500), "100 at 50 a second took {took:?}");
+    assert!(took > Duration::from_millis(2500), "150 at 50 a second took {took:?}");
 }
