@@ -126,7 +126,7 @@ impl Feed {
         let position = told.store.feed_end().await?;
         for entry in told.store.directory().await? {
             let (id, stamp) = (entry.environment.id, entry.environment.stamp);
-            told.directory.insert(entry);
+            told.directory.insert(&entry);
             if let Some(known) = told.directory.client_key(id) {
                 told.hub.seed(id, told.frames.encode(&known, stamp, 0));
             }

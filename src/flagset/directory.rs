@@ -6,7 +6,7 @@
 use dashmap::DashMap;
 
 use crate::model::{ClientKey, EnvironmentId, EnvironmentKind, SERVER_KEY_PREFIX};
-use crate::store::keys::digest;
+use crate::store::keys::{DigestBytes, digest_bytes, parse_digest};
 use crate::store::{DirectoryEntry, Store, StoreError};
 
 /// An environment that a key opened.
@@ -22,12 +22,20 @@ pub struct Known {
     pub by_server_key: bool,
 }
 
-/// All keys of all environments.
+/// All keys of all environments. An environment that nobody uses costs little more than its entries
+/// here, so they are small.
 #[derive(Debug, Default)]
 pub struct Directory {
-    by_client_key: DashMap<String, Known>,
-    by_digest: DashMap<String, Known>,
-    entries: DashMap<EnvironmentId, DirectoryEntry>,
+    by_client_key: DashMap<ClientKey, (EnvironmentId, EnvironmentKind)>,
+    by_digest: DashMap<DigestBytes, EnvironmentId>,
+    entries: DashMap<EnvironmentId, Entry>,
+}
+
+/// What leads to an environment.
+#[derive(Debug)]
+struct Entry {
+    client_key: ClientKey,
+    digests: Box<[DigestBytes]>,
 }
 
 impl Directory {
@@ -35,7 +43,8 @@ impl Directory {
     #[must_use]
     pub fn find(&self, key: &str) -> Option<Known> {
         if key.starts_with(SERVER_KEY_PREFIX) {
-            self.by_digest.get(&digest(key)).map(|known| known.clone())
+            let id = *self.by_digest.get(&digest_bytes(key))?;
+            Some(Known { by_server_key: true, ..self.client_key(id)? })
         } else {
             self.find_client(key)
         }
@@ -44,7 +53,9 @@ impl Directory {
     /// The environment with this client key.
     #[must_use]
     pub fn find_client(&self, client_key: &str) -> Option<Known> {
-        self.by_client_key.get(client_key).map(|known| known.clone())
+        let found = self.by_client_key.get(client_key)?;
+        let (id, kind) = *found;
+        Some(Known { id, kind, client_key: found.key().clone(), by_server_key: false })
     }
 
     /// Whether the environment is known.
@@ -56,27 +67,25 @@ impl Directory {
     /// The client key of an environment.
     #[must_use]
     pub fn client_key(&self, id: EnvironmentId) -> Option<Known> {
-        let client_key = self.entries.get(&id)?.environment.client_key.clone();
+        let client_key = self.entries.get(&id)?.client_key.clone();
         self.find_client(client_key.as_str())
     }
 
     /// Takes an environment in, or takes in what changed of it. Keys that stay valid open it all the
     /// while: a caller that comes in between must not be turned away.
-    pub fn insert(&self, entry: DirectoryEntry) {
-        let known = Known {
-            id: entry.environment.id,
-            kind: entry.environment.kind,
-            client_key: entry.environment.client_key.clone(),
-            by_server_key: false,
-        };
-        for hash in &entry.server_key_hashes {
-            self.by_digest.insert(hash.clone(), Known { by_server_key: true, ..known.clone() });
+    pub fn insert(&self, entry: &DirectoryEntry) {
+        let environment = &entry.environment;
+        let (id, client_key) = (environment.id, environment.client_key.clone());
+        // The store holds nothing but digests there; another text opens nothing.
+        let digests: Box<[_]> =
+            entry.server_key_hashes.iter().filter_map(|hash| parse_digest(hash)).collect();
+        self.by_client_key.insert(client_key.clone(), (id, environment.kind));
+        let before = self.entries.insert(id, Entry { client_key, digests: digests.clone() });
+        for digest in &digests {
+            self.by_digest.insert(*digest, id);
         }
-        self.by_client_key.insert(known.client_key.as_str().to_owned(), known);
-        let hashes = entry.server_key_hashes.clone();
-        let before = self.entries.insert(entry.environment.id, entry);
-        for revoked in before.iter().flat_map(|before| &before.server_key_hashes) {
-            if !hashes.contains(revoked) {
+        for revoked in before.iter().flat_map(|before| &before.digests) {
+            if !digests.contains(revoked) {
                 self.by_digest.remove(revoked);
             }
         }
@@ -87,10 +96,10 @@ impl Directory {
         let Some((_, entry)) = self.entries.remove(&id) else {
             return;
         };
-        for hash in &entry.server_key_hashes {
-            self.by_digest.remove(hash);
+        for digest in &entry.digests {
+            self.by_digest.remove(digest);
         }
-        self.by_client_key.remove(entry.environment.client_key.as_str());
+        self.by_client_key.remove(&entry.client_key);
     }
 
     /// Reads an environment again. Tells whether it still exists.
@@ -98,7 +107,7 @@ impl Directory {
         let entry = store.directory_entry(id).await?;
         let exists = entry.is_some();
         match entry {
-            Some(entry) => self.insert(entry),
+            Some(entry) => self.insert(&entry),
             None => self.remove(id),
         }
         Ok(exists)
@@ -109,6 +118,7 @@ impl Directory {
 mod tests {
     use super::*;
     use crate::flagset::flagsmith::tests::state;
+    use crate::store::keys::digest;
 
     fn entry(server_keys: &[&str]) -> DirectoryEntry {
         let server_key_hashes = server_keys.iter().map(|key| digest(key)).collect();
@@ -118,13 +128,13 @@ mod tests {
     #[test]
     fn a_key_opens_its_environment_until_it_is_revoked() {
         let directory = Directory::default();
-        directory.insert(entry(&["ser.a", "ser.b"]));
+        directory.insert(&entry(&["ser.a", "ser.b"]));
         let by_client = directory.find("npfo95nMwUw8cjHXdHi2hG").unwrap();
         assert!(!by_client.by_server_key);
         assert!(directory.find("ser.a").is_some_and(|known| known.by_server_key));
         assert_eq!(directory.find_client("ser.a"), None, "a server key is no client key");
 
-        directory.insert(entry(&["ser.b", "ser.c"]));
+        directory.insert(&entry(&["ser.b", "ser.c"]));
         assert_eq!(directory.find("ser.a"), None);
         assert!(directory.find("ser.b").is_some() && directory.find("ser.c").is_some());
 

@@ -1,5 +1,6 @@
 //! Names and numbers that identify things, each with the rule it was checked against.
 
+use std::borrow::Borrow;
 use std::fmt;
 use std::sync::Arc;
 
@@ -123,6 +124,12 @@ impl ClientKey {
     /// The key as text.
     #[must_use]
     pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl Borrow<str> for ClientKey {
+    fn borrow(&self) -> &str {
         &self.0
     }
 }

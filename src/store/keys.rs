@@ -16,6 +16,9 @@ const CLIENT_KEY_LENGTH: usize = 22;
 /// Length of a secret: 186 bits of randomness.
 const SECRET_LENGTH: usize = 32;
 
+/// A SHA-256 digest.
+pub type DigestBytes = [u8; 32];
+
 /// A new client key.
 #[must_use]
 pub fn new_client_key() -> ClientKey {
@@ -35,10 +38,28 @@ pub fn new_token() -> Secret {
     Secret::new(format!("fct_{}", random_text(SECRET_LENGTH)))
 }
 
-/// The form in which a secret is stored and looked up: SHA-256 in hexadecimal.
+/// The form in which a secret is stored: SHA-256 in hexadecimal.
 #[must_use]
 pub fn digest(secret: &str) -> String {
-    hex(&Sha256::digest(secret.as_bytes()))
+    hex(&digest_bytes(secret))
+}
+
+/// The form in which a secret is looked up in memory.
+#[must_use]
+pub fn digest_bytes(secret: &str) -> DigestBytes {
+    Sha256::digest(secret.as_bytes()).into()
+}
+
+/// What [`digest`] wrote, as [`digest_bytes`] makes it; nothing for any other text.
+#[must_use]
+pub fn parse_digest(text: &str) -> Option<DigestBytes> {
+    let nibble = |at: usize| char::from(*text.as_bytes().get(at)?).to_digit(16);
+    let mut bytes = DigestBytes::default();
+    for (index, byte) in bytes.iter_mut().enumerate() {
+        let value = nibble(2 * index)? * 16 + nibble(2 * index + 1)?;
+        *byte = u8::try_from(value).ok()?;
+    }
+    (text.len() == 2 * bytes.len()).then_some(bytes)
 }
 
 /// Bytes in hexadecimal.
@@ -62,6 +83,8 @@ mod tests {
     fn a_digest_is_the_known_one() {
         let known = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad";
         assert_eq!(digest("abc"), known);
+        assert_eq!(parse_digest(known), Some(digest_bytes("abc")));
+        assert_eq!((parse_digest(&known[1..]), parse_digest("")), (None, None));
     }
 
     #[test]

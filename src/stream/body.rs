@@ -9,8 +9,9 @@ use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until};
 use tokio_stream::Stream;
 
+use super::channel::Changes;
 use super::frames;
-use super::hub::{Newest, Subscription};
+use super::hub::Subscription;
 use super::opening::{Join, Opening, Who};
 use super::pace::{Pace, drain_retry, refused_retry, share_of_drain};
 use crate::metrics::StreamEnd;
@@ -75,7 +76,7 @@ async fn drained_or_over(shutdown: &Shutdown, pace: Pace) {
 /// A stream between its first event and its end.
 struct Life {
     subscription: Subscription,
-    changes: watch::Receiver<Newest>,
+    changes: Changes,
     arrivals: Option<watch::Receiver<u64>>,
     join: Option<Join>,
     pace: Pace,
@@ -101,9 +102,9 @@ impl Life {
                     self.subscription.ends(end);
                     return None;
                 }
-                change = self.changes.changed(), if self.arrivals.is_none() => {
-                    let newest = self.changes.borrow_and_update().clone();
-                    if change.is_err() || newest.gone {
+                () = self.changes.changed(), if self.arrivals.is_none() => {
+                    let newest = self.changes.newest();
+                    if newest.gone {
                         self.subscription.ends(StreamEnd::Gone);
                         return None;
                     }
@@ -146,7 +147,7 @@ impl Life {
     fn try_to_join(&mut self) {
         if let Some(joined) = self.join.as_ref().and_then(|join| join()) {
             self.changes = joined.changes();
-            self.changes.mark_changed();
+            self.changes.forget();
             self.arrivals = None;
             self.subscription.ends(StreamEnd::Joined);
             self.subscription = joined;

@@ -1,24 +1,19 @@
 //! Holds the newest state of every environment and wakes the subscribers of a changed one.
 
-use std::collections::VecDeque;
 use std::net::IpAddr;
-use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use dashmap::DashMap;
-use metrics::Gauge;
 use tokio::sync::watch;
 
+use super::channel::{Changes, Channel, Ping};
 use super::client::ClientFamily;
-use super::frames::Frame;
 use super::seats::{Limits, Refusal, Seats};
 use super::shards::Shards;
 use crate::metrics::{StreamEnd, StreamMetrics};
 use crate::model::{EnvironmentId, Revision, Stamp};
-
-/// Pings that are remembered for people to look at.
-const RECENT_MAX: usize = 20;
 
 /// Longest wait of whoever made a change for its subscribers to be told.
 const TOLD_TIMEOUT: Duration = Duration::from_secs(1);
@@ -40,29 +35,11 @@ struct Inner {
 
 /// What all channels share.
 #[derive(Debug)]
-struct Common {
+pub(super) struct Common {
     /// Counts environments that became known; strangers listen to it.
     arrivals: watch::Sender<u64>,
     seats: Seats,
-    metrics: StreamMetrics,
-}
-
-/// What the streams of an environment say now.
-#[derive(Clone, Debug, Default)]
-pub(super) struct Newest {
-    /// The state and its frame; nothing before the first.
-    pub(super) ping: Option<Ping>,
-    /// The environment is gone: streams end.
-    pub(super) gone: bool,
-}
-
-/// "The newest revision is N", encoded once.
-#[derive(Clone, Debug)]
-pub struct Ping {
-    /// The state.
-    pub stamp: Stamp,
-    /// How it is told.
-    pub frame: Frame,
+    pub(super) metrics: StreamMetrics,
 }
 
 /// The change that a ping tells of.
@@ -74,17 +51,6 @@ pub struct Change {
     pub since_commit: Duration,
     /// It must not wait: `stream.pings_per_second_max` does not hold for it.
     pub urgent: bool,
-}
-
-#[derive(Debug)]
-pub(super) struct Channel {
-    common: Arc<Common>,
-    /// Nothing for the channel of strangers.
-    id: Option<EnvironmentId>,
-    newest: watch::Sender<Newest>,
-    open: AtomicUsize,
-    families: [AtomicU32; ClientFamily::ALL.len()],
-    recent: Mutex<VecDeque<PingRecord>>,
 }
 
 /// A ping that was sent.
@@ -111,51 +77,13 @@ pub struct Subscription {
     end: StreamEnd,
 }
 
-impl Channel {
-    fn new(common: &Arc<Common>, id: Option<EnvironmentId>) -> Self {
-        Self {
-            common: Arc::clone(common),
-            id,
-            newest: watch::Sender::new(Newest::default()),
-            open: AtomicUsize::default(),
-            families: Default::default(),
-            recent: Mutex::default(),
-        }
-    }
-
-    /// The environment; nothing for strangers.
-    pub(super) fn id(&self) -> Option<EnvironmentId> {
-        self.id
-    }
-
-    /// What its streams say now.
-    pub(super) fn newest(&self) -> Newest {
-        self.newest.borrow().clone()
-    }
-
-    fn remember(&self, record: PingRecord) {
-        let mut recent = self.recent.lock().unwrap_or_else(PoisonError::into_inner);
-        recent.truncate(RECENT_MAX - 1);
-        recent.push_front(record);
-    }
-
-    fn seats(&self) -> Option<&AtomicUsize> {
-        self.id.map(|_| &self.open)
-    }
-
-    fn gauge(&self) -> &Gauge {
-        let metrics = &self.common.metrics;
-        if self.id.is_some() { &metrics.open } else { &metrics.open_unknown }
-    }
-}
-
 impl Subscription {
     fn new(channel: Arc<Channel>, family: ClientFamily, address: IpAddr) -> Result<Self, Refusal> {
         let Common { seats, metrics, .. } = &*channel.common;
         let address = seats
             .take(address, channel.seats())
             .inspect_err(|refusal| metrics.refused(refusal.0))?;
-        channel.families[family.index()].fetch_add(1, Ordering::Relaxed);
+        channel.family(family).fetch_add(1, Ordering::Relaxed);
         channel.gauge().increment(1.0);
         Ok(Self { channel, address, family, end: StreamEnd::Client })
     }
@@ -166,13 +94,13 @@ impl Subscription {
     }
 
     /// Wakes at each change and each echo, for streams that are bodies.
-    pub(super) fn changes(&self) -> watch::Receiver<Newest> {
-        self.channel.newest.subscribe()
+    pub(super) fn changes(&self) -> Changes {
+        self.channel.changes()
     }
 
     /// For a stranger: wakes when its key may have become known.
     pub(super) fn arrivals(&self) -> Option<watch::Receiver<u64>> {
-        self.channel.id.is_none().then(|| self.channel.common.arrivals.subscribe())
+        self.channel.id().is_none().then(|| self.channel.common.arrivals.subscribe())
     }
 
     /// What streams measure.
@@ -191,7 +119,7 @@ impl Drop for Subscription {
         let Self { channel, address, family, end } = self;
         channel.common.metrics.ended(*end);
         channel.gauge().decrement(1.0);
-        channel.families[family.index()].fetch_sub(1, Ordering::Relaxed);
+        channel.family(*family).fetch_sub(1, Ordering::Relaxed);
         channel.common.seats.free(address.as_deref(), channel.seats());
     }
 }
@@ -209,7 +137,7 @@ impl Hub {
 
     /// Sets the state that streams begin with, without telling anybody: what was true at start.
     pub fn seed(&self, id: EnvironmentId, ping: Ping) {
-        self.channel(id).newest.send_replace(Newest { ping: Some(ping), gone: false });
+        self.channel(id).set(ping, None);
     }
 
     /// Wakes the subscribers of an environment, unless `ping` is not newer than the last one.
@@ -218,20 +146,12 @@ impl Hub {
         let metrics = &self.inner.common.metrics;
         let channel = self.channel(id);
         let streams = channel.open.load(Ordering::Relaxed);
-        let stamp = ping.stamp;
         let Change { committed_at, since_commit, .. } = *change;
+        let stamp = ping.stamp;
         let record = PingRecord { stamp, committed_at, change_to_ping: since_commit, streams };
-        let is_newer = channel.newest.send_if_modified(|newest| {
-            let known = newest.ping.as_ref().map(|known| known.stamp.revision);
-            let is_newer = known < Some(stamp.revision);
-            if is_newer {
-                // Before anybody wakes: who was told may look it up.
-                channel.remember(record);
-                newest.ping = Some(ping);
-            }
-            is_newer
-        });
+        let is_newer = channel.set(ping, Some(record));
         if is_newer {
+            channel.ring();
             metrics.pings.increment(1);
             metrics.change_to_ping.record(since_commit);
             self.inner.shards.tell(id, change, &metrics.fan_out);
@@ -242,8 +162,7 @@ impl Hub {
     /// Says the newest state once more.
     pub fn echo(&self, id: EnvironmentId) {
         if let Some(channel) = self.inner.channels.get(&id).map(|channel| Arc::clone(&channel)) {
-            // `send_modify` wakes although nothing is modified: that is the echo.
-            channel.newest.send_modify(|_| {});
+            channel.ring();
             self.inner.shards.echo(id);
             self.inner.common.metrics.echoes.increment(1);
         }
@@ -252,7 +171,8 @@ impl Hub {
     /// Ends the streams of an environment that is gone.
     pub fn remove(&self, id: EnvironmentId) {
         if let Some((_, channel)) = self.inner.channels.remove(&id) {
-            channel.newest.send_modify(|newest| newest.gone = true);
+            channel.go();
+            channel.ring();
             self.inner.shards.look(id);
         }
     }
@@ -294,12 +214,15 @@ impl Hub {
     }
 
     async fn reached(&self, id: EnvironmentId, revision: Revision) {
-        let mut newest = self.channel(id).newest.subscribe();
-        let told = |newest: &Newest| {
-            newest.gone || newest.ping.as_ref().is_some_and(|p| p.stamp.revision >= revision)
-        };
-        // The channel's end means that the environment is gone, which is an answer too.
-        drop(newest.wait_for(told).await);
+        let mut changes = self.channel(id).changes();
+        loop {
+            let newest = changes.newest();
+            // That the environment is gone is an answer, too.
+            if newest.gone || newest.ping.is_some_and(|ping| ping.stamp.revision >= revision) {
+                return;
+            }
+            changes.changed().await;
+        }
     }
 
     /// How many streams of an environment are open.
@@ -315,7 +238,7 @@ impl Hub {
             return Vec::new();
         };
         let count = |family: ClientFamily| {
-            let open = channel.families[family.index()].load(Ordering::Relaxed);
+            let open = channel.family(family).load(Ordering::Relaxed);
             usize::try_from(open).unwrap_or(usize::MAX)
         };
         ClientFamily::ALL
@@ -328,11 +251,7 @@ impl Hub {
     /// The last pings of an environment, newest first.
     #[must_use]
     pub fn recent(&self, id: EnvironmentId) -> Vec<PingRecord> {
-        let Some(channel) = self.inner.channels.get(&id) else {
-            return Vec::new();
-        };
-        let recent = channel.recent.lock().unwrap_or_else(PoisonError::into_inner);
-        recent.iter().copied().collect()
+        self.inner.channels.get(&id).map(|channel| channel.recent()).unwrap_or_default()
     }
 
     /// Cloned out of the map: waking many subscribers must not hold a lock of it.
@@ -347,6 +266,8 @@ pub(super) mod tests {
     use super::*;
     use crate::metrics::Metrics;
     use crate::model::UpdatedAt;
+    use crate::stream::channel::RECENT_MAX;
+    use crate::stream::frames::Frame;
 
     pub(in crate::stream) const STAGING: EnvironmentId = EnvironmentId(1);
     const PRODUCTION: EnvironmentId = EnvironmentId(2);
@@ -377,18 +298,18 @@ pub(super) mod tests {
         let hub = hub();
         let subscription = subscribe(&hub).unwrap();
         assert!(publish(&hub, STAGING, 7));
-        let changes = subscription.changes();
+        let mut changes = subscription.changes();
         assert!(!publish(&hub, STAGING, 6) && !publish(&hub, STAGING, 7));
-        assert!(!changes.has_changed().unwrap());
+        assert!(!changes.hear());
         assert_eq!(newest(&subscription), 7);
     }
 
     #[test]
     fn another_environment_wakes_nobody() {
         let hub = hub();
-        let changes = subscribe(&hub).unwrap().changes();
+        let mut changes = subscribe(&hub).unwrap().changes();
         publish(&hub, PRODUCTION, 1);
-        assert!(!changes.has_changed().unwrap());
+        assert!(!changes.hear());
     }
 
     #[test]
@@ -396,9 +317,9 @@ pub(super) mod tests {
         let hub = hub();
         publish(&hub, STAGING, 3);
         let subscription = subscribe(&hub).unwrap();
-        let changes = subscription.changes();
+        let mut changes = subscription.changes();
         hub.echo(STAGING);
-        assert!(changes.has_changed().unwrap());
+        assert!(changes.hear() && !changes.hear());
         assert_eq!(newest(&subscription), 3);
     }
 

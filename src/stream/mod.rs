@@ -5,6 +5,7 @@
 //! it, a burst folds into one ping, and a late joiner begins with the present state.
 
 mod body;
+mod channel;
 mod client;
 mod frames;
 mod hub;
@@ -17,9 +18,10 @@ mod sweep;
 mod wheel;
 
 pub use body::body;
+pub use channel::Ping;
 pub use client::ClientFamily;
 pub use frames::{Frame, PingFacts, ping};
-pub use hub::{Change, Hub, Ping, PingRecord, Subscription};
+pub use hub::{Change, Hub, PingRecord, Subscription};
 pub use opening::{Join, Opening};
 pub use pace::Pace;
 pub use seats::{Limits, Refusal};

@@ -1,10 +1,10 @@
 //! A stream that is about to begin, whichever way it goes: through a shard or as a body.
 
 use bytes::Bytes;
-use tokio::sync::watch;
 
+use super::channel::Changes;
 use super::frames;
-use super::hub::{Newest, Subscription};
+use super::hub::Subscription;
 use super::pace::Pace;
 use crate::model::Revision;
 
@@ -53,7 +53,7 @@ impl Opening {
     }
 
     /// Wakes at each change from now on; nothing for a refused stream.
-    pub(super) fn changes(&self) -> Option<watch::Receiver<Newest>> {
+    pub(super) fn changes(&self) -> Option<Changes> {
         match &self.who {
             Who::Subscriber(subscription, _) => Some(subscription.changes()),
             Who::Refused => None,

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use slab::Slab;
 
 use crate::model::EnvironmentId;
-use crate::stream::hub::Channel;
+use crate::stream::channel::Channel;
 use crate::stream::shards::{Nudge, Telling};
 use crate::stream::sweep::Sweep;
 
