@@ -5,7 +5,7 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use crate::config::Limits;
 
 /// Descriptors for everything that is no public connection: the store, the operators' listener,
-/// pollers, logs. Where there are few, a quarter of them.
+/// pollers, logs. Where there are few, half of them.
 const RESERVED: u64 = 256;
 
 /// Raises the soft limit of open files as far as the system allows, and fits the limits of
@@ -18,7 +18,7 @@ pub(super) fn fit(limits: &mut Limits) -> u64 {
         tracing::warn!(%error, "cannot raise the limit of open files");
     }
     let open_files = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
-    let connections = open_files - RESERVED.min(open_files / 4);
+    let connections = open_files - RESERVED.min(open_files / 2);
     let connections = usize::try_from(connections).unwrap_or(usize::MAX).max(1);
     let before = before.current.unwrap_or(u64::MAX);
     tracing::info!(open_files, before, "limit of open files");

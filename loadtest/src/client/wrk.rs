@@ -1,8 +1,11 @@
 //! Runs `wrk`, the load generator, and reads what it prints.
 
-use std::process::Command;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
 
 use anyhow::{Context as _, ensure};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 
 /// One run against one server.
 #[derive(Clone, Debug)]
@@ -12,7 +15,13 @@ pub(crate) struct Load<'a> {
     pub(crate) headers: &'a [String],
     pub(crate) connections: usize,
     pub(crate) seconds: u64,
+    /// Makes the requests, where they differ.
+    pub(crate) script: Option<&'a Path>,
 }
+
+/// A run that goes on beside something else.
+#[derive(Debug)]
+pub(crate) struct Running(Child);
 
 /// What a run measured.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -25,17 +34,37 @@ pub(crate) struct Rate {
 impl Load<'_> {
     /// Runs to the end; an answer that is an error fails the run.
     pub(crate) fn run(&self) -> anyhow::Result<Rate> {
+        self.start()?.read()
+    }
+
+    /// Starts to run.
+    pub(crate) fn start(&self) -> anyhow::Result<Running> {
         let mut command = Command::new("wrk");
         command.args(["-t1", &format!("-c{}", self.connections), &format!("-d{}s", self.seconds)]);
         for header in self.headers {
             command.args(["-H", header]);
         }
-        let output =
-            command.arg(self.url).output().context("cannot start wrk (Debian: apt install wrk)")?;
+        if let Some(script) = self.script {
+            command.arg("-s").arg(script);
+        }
+        let child = command.arg(self.url).stdin(Stdio::null()).stdout(Stdio::piped()).spawn();
+        Ok(Running(child.context("cannot start wrk (Debian: apt install wrk)")?))
+    }
+}
+
+impl Running {
+    /// Ends it before its time, which is no error.
+    pub(crate) fn finish(self) -> anyhow::Result<Rate> {
+        kill(Pid::from_raw(i32::try_from(self.0.id())?), Signal::SIGINT)?;
+        self.read()
+    }
+
+    fn read(self) -> anyhow::Result<Rate> {
+        let output = self.0.wait_with_output()?;
         let text = String::from_utf8_lossy(&output.stdout);
-        ensure!(output.status.success(), "wrk failed on {}: {text}", self.url);
+        ensure!(output.status.success(), "wrk failed: {text}");
         for trouble in ["Non-2xx or 3xx responses", "Socket errors"] {
-            ensure!(!text.contains(trouble), "wrk got errors from {}: {text}", self.url);
+            ensure!(!text.contains(trouble), "wrk got errors: {text}");
         }
         parse(&text).with_context(|| format!("cannot read wrk's words: {text}"))
     }

@@ -11,7 +11,8 @@ use anyhow::{Context as _, bail};
 use mio::net::{TcpListener, TcpStream};
 use mio::{Events, Interest, Poll, Token};
 
-use crate::http::end_of_head;
+use super::control::DONE;
+use crate::client::end_of_head;
 
 const STREAMS: Token = Token(usize::MAX);
 const CONTROL_LISTENER: Token = Token(usize::MAX - 1);
@@ -21,9 +22,6 @@ const CONTROL: Token = Token(usize::MAX - 2);
 const HEAD: &[u8] = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\n\
     cache-control: no-store, no-transform\r\nx-accel-buffering: no\r\n\
     access-control-allow-origin: *\r\ntransfer-encoding: chunked\r\n\r\n";
-
-/// What the control connection answers when every socket has been written to.
-pub(crate) const DONE: &str = "done\n";
 
 #[derive(Debug)]
 struct BareLoop {
@@ -138,7 +136,7 @@ impl BareLoop {
 }
 
 /// The data of a ping, as long as the gateway's.
-pub(crate) fn data(revision: u64) -> String {
+pub(super) fn data(revision: u64) -> String {
     let url = "http://127.0.0.1:45678/sdk/v1/environments/npfo95nMwUw8cjHXdHi2hG/flags?rev=";
     format!(
         "{{\"updated_at\": 1763790000.015625, \"revision\": {revision}, \
@@ -146,7 +144,7 @@ pub(crate) fn data(revision: u64) -> String {
     )
 }
 
-fn event(revision: u64) -> String {
+pub(super) fn event(revision: u64) -> String {
     let data = data(revision);
     format!("event: environment_updated\ndata: {data}\nretry: 15000\n\n")
 }

@@ -48,6 +48,11 @@ pub(crate) fn real(count: u64) -> f64 {
     count as f64
 }
 
+/// A number of things as a number to calculate with.
+pub(crate) fn count(things: usize) -> f64 {
+    real(u64::try_from(things).unwrap_or(u64::MAX))
+}
+
 /// A span of nanoseconds in milliseconds.
 #[expect(clippy::cast_precision_loss, reason = "spans here are far below 2^52")]
 pub(crate) fn milliseconds(nanoseconds: i64) -> f64 {

@@ -3,14 +3,17 @@
 
 use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail, ensure};
 
-use crate::process::now;
+use crate::machine::now;
 
 /// Longest wait for an answer.
 const TIMEOUT: Duration = Duration::from_secs(10);
+
+/// A connection that was idle for longer is replaced before it is used: servers close such ones.
+const IDLE_MAX: Duration = Duration::from_secs(5);
 
 /// A connection to a server.
 #[derive(Debug)]
@@ -19,6 +22,7 @@ pub(crate) struct Client {
     stream: TcpStream,
     /// Lines that go with every request.
     headers: String,
+    used: Instant,
 }
 
 /// A whole answer.
@@ -36,11 +40,7 @@ pub(crate) struct Answer {
 impl Client {
     /// Connects. `headers` are whole lines, each with its line end.
     pub(crate) fn connect(address: SocketAddr, headers: String) -> anyhow::Result<Self> {
-        let stream = TcpStream::connect_timeout(&address, TIMEOUT)
-            .with_context(|| format!("cannot connect to {address}"))?;
-        stream.set_nodelay(true)?;
-        stream.set_read_timeout(Some(TIMEOUT))?;
-        Ok(Self { address, stream, headers })
+        Ok(Self { address, stream: connected(address)?, headers, used: Instant::now() })
     }
 
     /// Sends a request and reads its answer.
@@ -52,11 +52,15 @@ impl Client {
         body: &str,
     ) -> anyhow::Result<Answer> {
         let request = self.text(method, path, more, body);
+        if self.used.elapsed() > IDLE_MAX {
+            self.stream = connected(self.address)?;
+        }
         let sent = now();
         self.stream.write_all(request.as_bytes())?;
         let mut answer =
             self.read(method).with_context(|| format!("no answer to {method} {path}"))?;
         answer.answered = now();
+        self.used = Instant::now();
         answer.sent = sent;
         Ok(answer)
     }
@@ -107,6 +111,14 @@ impl Client {
     }
 }
 
+fn connected(address: SocketAddr) -> anyhow::Result<TcpStream> {
+    let stream = TcpStream::connect_timeout(&address, TIMEOUT)
+        .with_context(|| format!("cannot connect to {address}"))?;
+    stream.set_nodelay(true)?;
+    stream.set_read_timeout(Some(TIMEOUT))?;
+    Ok(stream)
+}
+
 impl Answer {
     /// The value of a header.
     pub(crate) fn header(&self, name: &str) -> Option<&str> {
@@ -121,6 +133,22 @@ impl Answer {
     }
 }
 
+/// Opens one stream, reads its first ping and returns what it says.
+pub(crate) fn first_ping(address: SocketAddr, path: &str) -> anyhow::Result<serde_json::Value> {
+    let mut client = Client::connect(address, "accept: text/event-stream\r\n".to_owned())?;
+    let request = client.text("GET", path, "", "");
+    client.stream.write_all(request.as_bytes())?;
+    let mut bytes = Vec::new();
+    loop {
+        client.read_some(&mut bytes)?;
+        let text = String::from_utf8_lossy(&bytes);
+        let line = text.split_once("\ndata: ").and_then(|(_, rest)| rest.split_once('\n'));
+        if let Some((data, _)) = line {
+            return serde_json::from_str(data).with_context(|| format!("{data} is no JSON"));
+        }
+    }
+}
+
 /// The position behind the empty line that ends a head.
 pub(crate) fn end_of_head(bytes: &[u8]) -> Option<usize> {
     let position = bytes.windows(4).position(|four| four == b"\r\n\r\n")?;
@@ -132,7 +160,8 @@ pub(crate) fn status(head: &str) -> Option<u16> {
     head.strip_prefix("HTTP/1.1 ")?.get(..3)?.parse().ok()
 }
 
-fn header<'a>(head: &'a str, name: &str) -> Option<&'a str> {
+/// The value of a header of a head.
+pub(super) fn header<'a>(head: &'a str, name: &str) -> Option<&'a str> {
     head.lines()
         .filter_map(|line| line.split_once(':'))
         .find(|(found, _)| found.eq_ignore_ascii_case(name))

@@ -10,14 +10,10 @@ use anyhow::{Context as _, ensure};
 use clap::ValueEnum;
 use serde_json::{Map, Value as Json, json};
 
-use crate::gateway::{Environment, Gateway};
-use crate::http::{Answer, Client};
-use crate::nginx::{Job, Nginx};
-use crate::process::{ATTEMPTS, Watch, cpu_time, wait_until_quiet};
-use crate::report;
-use crate::stats::{Spread, ratios, real};
-use crate::table::{Table, cell};
-use crate::wrk::Load;
+use crate::client::{Answer, Client, Load};
+use crate::machine::{ATTEMPTS, Watch, cpu_time, wait_until_quiet};
+use crate::output::{Spread, Table, cell, machine, print_noise, ratios, real};
+use crate::servers::{Environment, Gateway, Job, Nginx, Setup};
 
 /// Seconds of load before the first round of a variant.
 const WARM_UP: u64 = 1;
@@ -87,7 +83,7 @@ struct Bench {
 
 /// Runs the plan, prints the table and returns the report.
 pub(crate) fn run(plan: &Plan) -> anyhow::Result<Json> {
-    let gateway = Gateway::start(&plan.gateway)?;
+    let gateway = Gateway::start(&Setup::new(&plan.gateway))?;
     let nginx = Nginx::start(&plan.nginx, Job::Files)?;
     let files = Client::connect(nginx.address, String::new())?;
     let mut bench = Bench { gateway, nginx, files };
@@ -110,7 +106,7 @@ pub(crate) fn run(plan: &Plan) -> anyhow::Result<Json> {
     print(&variants, noisy);
     Ok(json!({
         "measurement": "reads",
-        "machine": report::machine(&plan.nginx),
+        "machine": machine(&plan.nginx),
         "connections": plan.connections, "seconds": plan.seconds, "rounds": plan.rounds, "noisy": noisy,
         "variants": variants.iter().map(Variant::json).collect::<Vec<_>>(),
     }))
@@ -200,6 +196,7 @@ impl Bench {
                 headers: &side.headers,
                 connections: plan.connections,
                 seconds: WARM_UP,
+                script: None,
             };
             if round == 0 {
                 load.run()?;
@@ -326,5 +323,5 @@ fn print(variants: &[Variant], noisy: usize) {
         ]);
     }
     print!("{table}");
-    report::print_noise(noisy);
+    print_noise(noisy);
 }

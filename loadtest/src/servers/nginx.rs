@@ -10,7 +10,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use tempfile::TempDir;
 
-use crate::process::{cores, descriptor_limit, family};
+use crate::machine::{cores, descriptor_limit, family};
 
 /// How long a start may take.
 const START_MAX: Duration = Duration::from_secs(10);
@@ -22,7 +22,7 @@ const ATTEMPTS: usize = 5;
 const DESCRIPTORS_BESIDE: usize = 100;
 
 /// Where Debian puts Nchan.
-const NCHAN_MODULE: &str = "/usr/lib/nginx/modules/ngx_nchan_module.so";
+pub(super) const NCHAN_MODULE: &str = "/usr/lib/nginx/modules/ngx_nchan_module.so";
 
 /// A running nginx. Dropping it ends master and workers.
 #[derive(Debug)]
@@ -116,12 +116,6 @@ fn end(child: &mut Child) {
     if let Err(error) = child.wait() {
         eprintln!("cannot end nginx ({ended:?}): {error}");
     }
-}
-
-/// The module of Nchan, if it is installed.
-pub(crate) fn nchan_module() -> Option<&'static Path> {
-    let module = Path::new(NCHAN_MODULE);
-    module.is_file().then_some(module)
 }
 
 fn configure(job: Job, directory: &Path, address: SocketAddr, descriptors: usize) -> String {

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use anyhow::Context as _;
 
-use crate::stats::real;
+use crate::output::real;
 
 /// Share of all cores that others may use while we measure.
 const QUIET_SHARE_MAX: f64 = 0.10;
@@ -30,7 +30,7 @@ pub(crate) fn memory(pids: &[u32]) -> anyhow::Result<u64> {
     for pid in pids {
         let path = format!("/proc/{pid}/smaps_rollup");
         let text = fs::read_to_string(&path).with_context(|| format!("cannot read {path}"))?;
-        bytes += pss(&text).with_context(|| format!("{path} has no Pss line"))?;
+        bytes += kib(&text, "Pss:").with_context(|| format!("{path} has no Pss line"))?;
     }
     Ok(bytes)
 }
@@ -51,12 +51,32 @@ pub(crate) fn cpu_time(pids: &[u32]) -> anyhow::Result<u64> {
     Ok(nanoseconds)
 }
 
-/// The process and its children.
+/// The process and everything that it and its children started.
 pub(crate) fn family(pid: u32) -> Vec<u32> {
-    let path = format!("/proc/{pid}/task/{pid}/children");
-    let children = fs::read_to_string(path).unwrap_or_default();
-    let children = children.split_ascii_whitespace();
-    std::iter::once(pid).chain(children.filter_map(|child| child.parse().ok())).collect()
+    std::iter::once(pid).chain(descendants(pid)).collect()
+}
+
+/// Everything that a process and its children started.
+pub(crate) fn descendants(pid: u32) -> Vec<u32> {
+    let tasks = fs::read_dir(format!("/proc/{pid}/task"));
+    let tasks = tasks.into_iter().flatten().filter_map(Result::ok);
+    // A child belongs to the thread that started it.
+    let children = tasks.filter_map(|task| fs::read_to_string(task.path().join("children")).ok());
+    let children = children.collect::<Vec<_>>().concat();
+    let children = children.split_ascii_whitespace().filter_map(|child| child.parse().ok());
+    children.flat_map(family).collect()
+}
+
+/// Descriptors that a process has open.
+pub(crate) fn descriptors(pid: u32) -> anyhow::Result<usize> {
+    let path = format!("/proc/{pid}/fd");
+    Ok(fs::read_dir(&path).with_context(|| format!("cannot read {path}"))?.count())
+}
+
+/// The kernel's own objects, in bytes: sockets at both ends, and everything else it keeps.
+pub(crate) fn slab() -> anyhow::Result<u64> {
+    let text = fs::read_to_string("/proc/meminfo").context("cannot read /proc/meminfo")?;
+    kib(&text, "Slab:").context("/proc/meminfo has no Slab line")
 }
 
 /// Descriptors that this process, and so its children, may open.
@@ -168,8 +188,9 @@ impl Ticks {
     }
 }
 
-fn pss(smaps_rollup: &str) -> Option<u64> {
-    let line = smaps_rollup.lines().find_map(|line| line.strip_prefix("Pss:"))?;
+/// The bytes of a line `name  123 kB`.
+fn kib(text: &str, name: &str) -> Option<u64> {
+    let line = text.lines().find_map(|line| line.strip_prefix(name))?;
     let kib: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
     Some(kib * 1024)
 }
@@ -190,7 +211,7 @@ mod tests {
     fn the_kernels_texts_are_read() {
         let rollup =
             "55 - 7f ---p 00 00:00 0 [rollup]\nRss:   1756 kB\nPss:    295 kB\nPss_Dirty: 1 kB\n";
-        assert_eq!(pss(rollup), Some(295 * 1024));
+        assert_eq!(kib(rollup, "Pss:"), Some(295 * 1024));
         let limits =
             "Limit  Soft Limit  Hard Limit  Units\nMax open files   1024   20000   files\n";
         assert_eq!(open_files(limits), Some(1024));
@@ -218,5 +239,6 @@ mod tests {
         let me = [std::process::id()];
         assert!(memory(&me).unwrap() > 0 && cpu_time(&me).unwrap() > 0);
         assert_eq!(family(me[0])[0], me[0]);
+        assert!(descriptors(me[0]).unwrap() > 2 && slab().unwrap() > 0);
     }
 }

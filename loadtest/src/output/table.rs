@@ -2,7 +2,7 @@
 
 use std::fmt::{self, Display};
 
-use crate::stats::Spread;
+use super::stats::Spread;
 
 /// Rows below a head. The first column is text, the others are numbers.
 #[derive(Debug)]
@@ -53,14 +53,16 @@ impl Display for Table {
     }
 }
 
-/// `median (min–max)` with so many decimals; `–` when nothing was measured.
+/// `median (min–max)` with so many decimals, the value alone when there was one round; `–` when
+/// nothing was measured.
 pub(crate) fn cell(values: &[f64], decimals: usize) -> String {
-    Spread::of(values).map_or_else(
-        || "–".to_owned(),
-        |Spread { min, median, max }| {
+    match Spread::of(values) {
+        None => "–".to_owned(),
+        Some(Spread { median, .. }) if values.len() == 1 => format!("{median:.decimals$}"),
+        Some(Spread { min, median, max }) => {
             format!("{median:.decimals$} ({min:.decimals$}–{max:.decimals$})")
-        },
-    )
+        }
+    }
 }
 
 #[cfg(test)]
@@ -78,5 +80,6 @@ mod tests {
             | last | 2.0 (1.0–3.0) |\n\
             | none |             – |\n";
         assert_eq!(table.to_string(), expected);
+        assert_eq!(cell(&[2.5], 1), "2.5");
     }
 }

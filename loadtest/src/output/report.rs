@@ -3,10 +3,10 @@
 use std::path::Path;
 use std::process::Command;
 
-use anyhow::Context as _;
+use anyhow::{Context as _, ensure};
 use serde_json::{Value as Json, json};
 
-use crate::process::cores;
+use crate::machine::cores;
 
 /// The machine and the versions of what was measured. No names of hosts or people.
 pub(crate) fn machine(nginx: &Path) -> Json {
@@ -25,11 +25,16 @@ pub(crate) fn machine(nginx: &Path) -> Json {
     })
 }
 
-/// Writes the report to `file`, if one was asked for.
-pub(crate) fn save(report: &Json, file: Option<&Path>) -> anyhow::Result<()> {
-    let Some(file) = file else { return Ok(()) };
-    let text = format!("{report:#}\n");
-    std::fs::write(file, text).with_context(|| format!("cannot write {}", file.display()))
+/// Writes the report to `file`, if one was asked for, and fails if it has `faults`.
+pub(crate) fn deliver(report: &Json, file: Option<&Path>) -> anyhow::Result<()> {
+    if let Some(file) = file {
+        let text = format!("{report:#}\n");
+        std::fs::write(file, text).with_context(|| format!("cannot write {}", file.display()))?;
+    }
+    let faults = report["faults"].as_array().into_iter().flatten();
+    let faults: Vec<&str> = faults.filter_map(Json::as_str).collect();
+    ensure!(faults.is_empty(), "this must not be:\n{}", faults.join("\n"));
+    Ok(())
 }
 
 #[expect(clippy::print_stdout, reason = "this is part of the answer")]
@@ -45,4 +50,18 @@ fn version(program: &Path) -> Option<String> {
     let text = [output.stderr, output.stdout].concat();
     let text = String::from_utf8_lossy(&text);
     Some(text.lines().next()?.trim().to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_report_with_faults_fails() {
+        assert!(
+            deliver(&json!({ "faults": [] }), None).is_ok() && deliver(&json!({}), None).is_ok()
+        );
+        let error = deliver(&json!({ "faults": ["a", "b"] }), None).unwrap_err();
+        assert_eq!(error.to_string(), "this must not be:\na\nb");
+    }
 }

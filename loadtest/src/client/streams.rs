@@ -1,0 +1,319 @@
+//! The stream client: thousands of sockets in one thread, and the kernel's word for when a ping
+//! arrived.
+//!
+//! Each socket asks the kernel for the time at which bytes came in (`SO_TIMESTAMPNS`). So it does
+//! not matter when we read them: the client can sleep while a change is told, takes no time from
+//! the servers, and cannot be the bottleneck. It reads in batches, with a nap between them.
+
+use std::collections::VecDeque;
+use std::io::ErrorKind;
+use std::net::SocketAddr;
+use std::thread::{scope, sleep};
+use std::time::{Duration, Instant};
+
+use anyhow::{anyhow, ensure};
+use mio::{Events, Poll};
+use nix::sys::time::TimeSpec;
+
+use super::socket::begin;
+use super::stream::{Cut, Desk, Outcome, Reading, State, Stream, register, request};
+
+/// Connections that may be on their way at a time when nobody is in a hurry.
+const OPENING_MAX: usize = 100;
+
+/// How long may pass without a stream being opened.
+const OPEN_MAX: Duration = Duration::from_mins(1);
+
+/// Rest between two reads: arrivals are stamped by the kernel, so haste would only disturb.
+pub(crate) const NAP: Duration = Duration::from_millis(2);
+
+/// A client that was refused waits so long before it tries again; one that was cut does not.
+const RETRY: Duration = Duration::from_millis(20);
+
+/// What streams are opened at.
+#[derive(Clone, Debug)]
+pub(crate) struct Target {
+    pub(crate) address: SocketAddr,
+    /// Paths of the channels; the clients are dealt to them in turn.
+    pub(crate) paths: Vec<String>,
+}
+
+/// Many clients of event streams.
+#[derive(Debug)]
+pub(crate) struct Streams {
+    poll: Poll,
+    events: Events,
+    address: SocketAddr,
+    /// The request of each channel.
+    requests: Vec<String>,
+    clients: Vec<Stream>,
+    /// Who is not connected, and from when on it may connect.
+    closed: VecDeque<(Instant, usize)>,
+    /// How many are on their way.
+    opening: usize,
+    desk: Desk,
+}
+
+/// What has happened since the streams were made.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Tally {
+    pub(crate) opened: u64,
+    pub(crate) pings: u64,
+    /// Pings of the revision that the client already had, in the same connection.
+    pub(crate) repeated: u64,
+    /// Pings of an older revision than the client already had.
+    pub(crate) went_back: u64,
+    /// Connects that nobody listened to.
+    pub(crate) refused: u64,
+    /// Connections that were reset or broke.
+    pub(crate) reset: u64,
+    /// Streams that the server ended cleanly.
+    pub(crate) ended: u64,
+    /// Requests that were answered with an error.
+    pub(crate) turned_away: u64,
+}
+
+/// A ping that told a client of a change. Times are nanoseconds since the epoch.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Arrival {
+    pub(crate) stream: usize,
+    pub(crate) revision: u64,
+    /// When it came to the client's socket.
+    pub(crate) kernel: i64,
+    /// When the client had read it.
+    pub(crate) user: i64,
+}
+
+/// What became of a ping.
+#[derive(Debug)]
+pub(crate) struct Arrivals {
+    /// When it came to the socket of each client that got it, and when each had read it.
+    pub(crate) kernel: Vec<i64>,
+    pub(crate) user: Vec<i64>,
+    /// Clients that did not get it in time.
+    pub(crate) missed: usize,
+}
+
+impl Streams {
+    /// Makes `count` clients that are not connected.
+    pub(crate) fn new(target: &Target, count: usize) -> anyhow::Result<Self> {
+        let now = Instant::now();
+        let requests = target.paths.iter().map(|path| request(target.address, path));
+        Ok(Self {
+            poll: Poll::new()?,
+            events: Events::with_capacity(1024),
+            address: target.address,
+            requests: requests.collect(),
+            clients: std::iter::repeat_with(Stream::default).take(count).collect(),
+            closed: (0..count).map(|index| (now, index)).collect(),
+            opening: 0,
+            desk: Desk {
+                buffer: vec![0; 16 * 1024],
+                control: nix::cmsg_space!(TimeSpec),
+                tally: Tally::default(),
+                log: None,
+            },
+        })
+    }
+
+    /// Opens all streams; none may be refused or end meanwhile.
+    pub(crate) fn open_all(&mut self) -> anyhow::Result<()> {
+        let before = self.desk.tally;
+        let (mut latest, mut known) = (Instant::now(), self.open());
+        while self.open() < self.clients.len() {
+            self.connect(OPENING_MAX)?;
+            self.turn(Some(Duration::from_millis(100)))?;
+            let lost = self.desk.tally.losses() - before.losses();
+            ensure!(lost == 0, "{} lost {lost} streams while they were opened", self.address);
+            if self.open() > known {
+                (latest, known) = (Instant::now(), self.open());
+            }
+            let count = self.clients.len();
+            ensure!(latest.elapsed() < OPEN_MAX, "only {known} of {count} streams opened");
+        }
+        Ok(())
+    }
+
+    /// Sets clients on their way that may come (back), while less than `opening_max` are.
+    pub(crate) fn connect(&mut self, opening_max: usize) -> anyhow::Result<()> {
+        while self.opening < opening_max
+            && let Some((due, index)) = self.closed.front().copied()
+            && due <= Instant::now()
+        {
+            self.closed.pop_front();
+            let client = &mut self.clients[index];
+            let is_slow = client.reading != Reading::Promptly;
+            let Some(mut socket) = begin(self.address, index, is_slow)? else {
+                self.desk.tally.refused += 1;
+                self.closed.push_back((Instant::now() + RETRY, index));
+                continue;
+            };
+            register(&self.poll, &mut socket, index)?;
+            client.begin(socket);
+            self.opening += 1;
+        }
+        Ok(())
+    }
+
+    /// Handles what is ready, waiting for it if nothing is.
+    pub(crate) fn turn(&mut self, wait: Option<Duration>) -> anyhow::Result<()> {
+        match self.poll.poll(&mut self.events, wait) {
+            Err(error) if error.kind() == ErrorKind::Interrupted => return Ok(()),
+            polled => polled?,
+        }
+        for event in &self.events {
+            let index = event.token().0;
+            let client = &mut self.clients[index];
+            let was_opening = client.is_opening();
+            let mut outcome = Outcome::Same;
+            if client.state == State::Connecting && event.is_writable() {
+                let request = &self.requests[index % self.requests.len()];
+                outcome = client.ask(request, &mut self.desk.tally);
+            }
+            let reads = client.reading == Reading::Promptly || client.state == State::Head;
+            if event.is_readable() && reads && outcome != Outcome::Lost {
+                outcome = client.read(index, event.is_read_closed(), &mut self.desk)?;
+            }
+            match outcome {
+                Outcome::Same => {}
+                Outcome::Opened => self.opening -= 1,
+                Outcome::Lost => {
+                    self.opening -= usize::from(was_opening);
+                    let rest = if was_opening { RETRY } else { Duration::ZERO };
+                    self.closed.push_back((Instant::now() + rest, index));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Reads until every prompt client of `channel` has `revision`, or `limit` is over.
+    pub(crate) fn wait(
+        &mut self,
+        channel: usize,
+        revision: u64,
+        limit: Duration,
+    ) -> anyhow::Result<Arrivals> {
+        let deadline = Instant::now() + limit;
+        while !self.has_told(channel, revision) && Instant::now() <= deadline {
+            self.turn(Some(NAP))?;
+            sleep(NAP);
+        }
+        let told = self.prompt(channel).filter(|client| client.newest == revision);
+        let (kernel, user): (Vec<i64>, Vec<i64>) =
+            told.map(|client| (client.kernel_at, client.user_at)).unzip();
+        let missed = self.prompt(channel).count() - kernel.len();
+        Ok(Arrivals { kernel, user, missed })
+    }
+
+    /// Reads along while `work` is done by another thread, and calls `each` in between.
+    pub(crate) fn read_while<T: Send>(
+        &mut self,
+        work: impl FnOnce() -> anyhow::Result<T> + Send,
+        mut each: impl FnMut(&mut Self) -> anyhow::Result<()>,
+    ) -> anyhow::Result<T> {
+        scope(|threads| {
+            let working = threads.spawn(work);
+            while !working.is_finished() {
+                self.turn(Some(NAP))?;
+                each(self)?;
+                sleep(NAP);
+            }
+            working.join().map_err(|_| anyhow!("the thread that makes changes panicked"))?
+        })
+    }
+
+    /// Lets one client leave. It may come back with the next `connect`.
+    pub(crate) fn cut(&mut self, index: usize, how: Cut) -> anyhow::Result<()> {
+        let client = &mut self.clients[index];
+        let was_opening = client.is_opening();
+        if client.cut(how)? {
+            self.opening -= usize::from(was_opening);
+            self.closed.push_back((Instant::now(), index));
+        }
+        Ok(())
+    }
+
+    /// Sets how a client reads. One that begins to read promptly reads what has gathered.
+    pub(crate) fn set_reading(&mut self, index: usize, reading: Reading) -> anyhow::Result<()> {
+        self.clients[index].reading = reading;
+        if reading == Reading::Promptly {
+            let outcome = self.clients[index].read(index, true, &mut self.desk)?;
+            self.settle(index, outcome);
+        }
+        Ok(())
+    }
+
+    /// Lets every client that reads by bytes read one.
+    pub(crate) fn read_bytes(&mut self) -> anyhow::Result<()> {
+        for index in 0..self.clients.len() {
+            let client = &mut self.clients[index];
+            if client.reading == Reading::ByBytes && client.state == State::Open {
+                let outcome = client.read_a_byte(index, &mut self.desk)?;
+                self.settle(index, outcome);
+            }
+        }
+        Ok(())
+    }
+
+    /// Streams that are open.
+    pub(crate) fn open(&self) -> usize {
+        self.clients.len() - self.closed.len() - self.opening
+    }
+
+    /// Whether every prompt client of `channel` has `revision`.
+    pub(crate) fn has_told(&self, channel: usize, revision: u64) -> bool {
+        self.behind(channel, revision) == 0
+    }
+
+    /// Prompt clients of `channel` that do not have `revision`.
+    pub(crate) fn behind(&self, channel: usize, revision: u64) -> usize {
+        self.prompt(channel).filter(|client| client.newest < revision).count()
+    }
+
+    pub(crate) fn tally(&self) -> Tally {
+        self.desk.tally
+    }
+
+    /// Begins to keep every ping that tells of a change.
+    pub(crate) fn keep_log(&mut self) {
+        self.desk.log = Some(Vec::new());
+    }
+
+    /// The pings since the log was kept or taken.
+    pub(crate) fn take_log(&mut self) -> Vec<Arrival> {
+        self.desk.log.as_mut().map(std::mem::take).unwrap_or_default()
+    }
+
+    fn prompt(&self, channel: usize) -> impl Iterator<Item = &Stream> {
+        let clients = self.clients.iter().skip(channel).step_by(self.requests.len());
+        clients.filter(|client| client.reading == Reading::Promptly)
+    }
+
+    fn settle(&mut self, index: usize, outcome: Outcome) {
+        if outcome == Outcome::Lost {
+            self.closed.push_back((Instant::now(), index));
+        }
+    }
+}
+
+impl Tally {
+    /// Connections that were lost or never made, but for those that the client itself closed.
+    pub(crate) fn losses(&self) -> u64 {
+        self.refused + self.reset + self.ended + self.turned_away
+    }
+
+    /// What has happened since `before`.
+    pub(crate) fn since(&self, before: &Self) -> Self {
+        Self {
+            opened: self.opened - before.opened,
+            pings: self.pings - before.pings,
+            repeated: self.repeated - before.repeated,
+            went_back: self.went_back - before.went_back,
+            refused: self.refused - before.refused,
+            reset: self.reset - before.reset,
+            ended: self.ended - before.ended,
+            turned_away: self.turned_away - before.turned_away,
+        }
+    }
+}

@@ -1,0 +1,12 @@
+//! The machine that is measured on: what its kernel tells of processes, and how it is prepared.
+
+mod interrupt;
+mod kernel;
+mod process;
+
+pub(crate) use interrupt::watch;
+pub(crate) use kernel::Kernel;
+pub(crate) use process::{
+    ATTEMPTS, Watch, cores, cpu_time, descriptor_limit, descriptors, family, memory, now, slab,
+    wait_until_quiet,
+};

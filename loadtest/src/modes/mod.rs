@@ -1,0 +1,12 @@
+//! What can be measured.
+
+mod bench;
+pub(crate) mod compare;
+pub(crate) mod crowd;
+pub(crate) mod fanout;
+pub(crate) mod reads;
+pub(crate) mod refetch;
+pub(crate) mod slow;
+pub(crate) mod soak;
+pub(crate) mod storm;
+mod times;
