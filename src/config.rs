@@ -64,6 +64,8 @@ pub struct Server {
     pub listen: String,
     pub ops_listen: String,
     pub public_url: String,
+    pub tls_certificate: String,
+    pub tls_key: String,
     pub grace_seconds: u64,
 }
 
@@ -240,6 +242,14 @@ impl fmt::Display for Loaded {
     }
 }
 
+impl Server {
+    /// Whether the public listener speaks TLS.
+    #[must_use]
+    pub fn has_tls(&self) -> bool {
+        !self.tls_certificate.is_empty()
+    }
+}
+
 impl Settings {
     /// Rules that a type cannot express.
     fn check(&self) -> Result<(), ConfigError> {
@@ -277,6 +287,15 @@ impl Settings {
         rule(
             self.store.poll_ms > 0 && self.analytics.flush_seconds > 0,
             "store.poll_ms and analytics.flush_seconds must be at least 1",
+        )?;
+        let (certificate, key) = (&self.server.tls_certificate, &self.server.tls_key);
+        rule(
+            certificate.is_empty() || !key.is_empty(),
+            "server.tls_certificate needs server.tls_key beside it: name the file of its private key",
+        )?;
+        rule(
+            key.is_empty() || !certificate.is_empty(),
+            "server.tls_key needs server.tls_certificate beside it: name the file of its certificate",
         )?;
         let url = &self.server.public_url;
         rule(
