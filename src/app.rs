@@ -15,11 +15,11 @@ use std::time::Duration;
 use anyhow::Context as _;
 use tokio::net::TcpListener;
 
-use crate::config::{ConfigError, FanOut, Settings};
+use crate::config::{self, ConfigError, FanOut, Settings};
 use crate::flagset::{Directory, FlagSets};
 use crate::http::{
-    Admin, BodyLimits, Connections, Doors, Evaluations, Flagsmith, Ops, Sdk, Sse, Streams, bind,
-    operators_front, public_front, serve,
+    Admin, BodyLimits, Connections, Doors, Evaluations, Flagsmith, Ops, Sdk, Sse, Streams, Tls,
+    bind, operators_front, public_front, serve,
 };
 use crate::metrics::Metrics;
 use crate::shutdown::{Shutdown, Signals};
@@ -50,6 +50,7 @@ pub struct App {
     feed: Feed,
     public: TcpListener,
     ops: TcpListener,
+    tls: Option<Tls>,
     streams: Streams,
 }
 
@@ -57,7 +58,9 @@ impl App {
     /// Builds every part. A first start also fills the store, and says so on standard output;
     /// `demo` tells whether with a demo project.
     pub async fn build(mut settings: Settings, demo: bool) -> anyhow::Result<Self> {
-        let open_files = descriptors::fit(&mut settings.limits);
+        let metrics = Metrics::new();
+        metrics.open_files_limit(descriptors::fit(&mut settings.limits));
+        let tls = Tls::load(&settings.server, metrics.tls())?;
         let store = Store::open(&settings.store)
             .await
             .with_context(|| format!("cannot open the store {}", settings.store.url))?;
@@ -66,8 +69,6 @@ impl App {
         let public_url = public_url(&settings, public.local_addr()?);
         first_start::prepare(&store, &settings, demo, &public_url).await?;
 
-        let metrics = Metrics::new();
-        metrics.open_files_limit(open_files);
         let shutdown = Shutdown::default();
         let (hub, streams) = start_streams(&settings, &metrics, &shutdown)
             .context("cannot start the fan-out shards")?;
@@ -117,6 +118,7 @@ impl App {
             feed,
             public,
             ops,
+            tls,
             streams,
         })
     }
@@ -169,6 +171,7 @@ impl App {
             feed,
             public,
             ops,
+            tls,
             streams,
         } = self;
         let limits = &settings.limits;
@@ -177,6 +180,7 @@ impl App {
             accepts_per_second: limits.accepts_per_second,
             header_bytes: limits.header_bytes,
             header_timeout: Duration::from_secs(limits.header_seconds),
+            answer_timeout: answer_timeout(&settings.stream),
             stall_timeout: Duration::from_secs(settings.stream.stall_seconds),
         };
         let body_limits = BodyLimits {
@@ -192,6 +196,7 @@ impl App {
             ops,
             operators_front(door, body_limits),
             ops_connections,
+            None,
             Streams::none(),
             ops_metrics,
             last.clone(),
@@ -202,14 +207,21 @@ impl App {
         last.spawn(write_counts(evaluations, store, flush, last.clone()));
         let public_metrics = metrics.listener("public");
         let front = public_front(doors, &metrics, body_limits);
-        let public = serve(public, front, connections, streams, public_metrics, shutdown.clone());
-        shutdown.spawn(public);
+        let held = shutdown.clone();
+        shutdown.spawn(serve(public, front, connections, tls, streams, public_metrics, held));
     }
 }
 
 /// Time over which a drain ends streams. The last quarter of the grace is for what is none.
 fn drain(settings: &Settings) -> Duration {
     Duration::from_secs(settings.server.grace_seconds).mul_f64(0.75)
+}
+
+/// Time for an answer on HTTP/2: the longest life of a stream, as far as lives are spread, and time
+/// to take the end.
+fn answer_timeout(stream: &config::Stream) -> Duration {
+    let life = stream.life_seconds.max(stream.short_life_seconds).max(stream.refusal_seconds);
+    Duration::from_secs(life.saturating_mul(2).saturating_add(stream.stall_seconds))
 }
 
 /// The hub, and the shards that the settings want: none when streams are to be bodies.
@@ -221,6 +233,8 @@ fn start_streams(
     let Settings { stream, limits, .. } = settings;
     let count = match (stream.fan_out, stream.shards) {
         (FanOut::Bodies, _) => 0,
+        // The socket of a TLS connection never leaves the HTTP library.
+        _ if settings.server.has_tls() => 0,
         (FanOut::Shards, 0) => std::thread::available_parallelism()?.get(),
         (FanOut::Shards, chosen) => chosen,
     };
@@ -257,10 +271,11 @@ fn public_url(settings: &Settings, listening: SocketAddr) -> String {
     if !chosen.is_empty() {
         return chosen.to_owned();
     }
+    let scheme = if settings.server.has_tls() { "https" } else { "http" };
     if listening.ip().is_unspecified() {
-        return format!("http://localhost:{}", listening.port());
+        return format!("{scheme}://localhost:{}", listening.port());
     }
-    format!("http://{listening}")
+    format!("{scheme}://{listening}")
 }
 
 async fn keep_up(metrics: Metrics, last: Shutdown) {

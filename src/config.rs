@@ -64,6 +64,8 @@ pub struct Server {
     pub listen: String,
     pub ops_listen: String,
     pub public_url: String,
+    pub tls_certificate: String,
+    pub tls_key: String,
     pub grace_seconds: u64,
 }
 
@@ -240,6 +242,14 @@ impl fmt::Display for Loaded {
     }
 }
 
+impl Server {
+    /// Whether the public listener speaks TLS.
+    #[must_use]
+    pub fn has_tls(&self) -> bool {
+        !self.tls_certificate.is_empty()
+    }
+}
+
 impl Settings {
     /// Rules that a type cannot express.
     fn check(&self) -> Result<(), ConfigError> {
@@ -264,8 +274,9 @@ impl Settings {
             "stream.heartbeat_seconds, life_seconds, short_life_seconds and stall_seconds must be at least 1",
         )?;
         rule(
-            self.stream.pings_per_second_max == 0 || self.stream.fan_out == FanOut::Shards,
-            "stream.pings_per_second_max needs stream.fan_out = \"shards\": bodies know no pace",
+            self.stream.pings_per_second_max == 0
+                || (self.stream.fan_out == FanOut::Shards && !self.server.has_tls()),
+            "stream.pings_per_second_max needs stream.fan_out = \"shards\" and no TLS: bodies know no pace",
         )?;
         rule(
             self.limits.header_bytes >= 8192,
@@ -281,6 +292,15 @@ impl Settings {
         rule(
             self.store.poll_ms > 0 && self.analytics.flush_seconds > 0,
             "store.poll_ms and analytics.flush_seconds must be at least 1",
+        )?;
+        let (certificate, key) = (&self.server.tls_certificate, &self.server.tls_key);
+        rule(
+            certificate.is_empty() || !key.is_empty(),
+            "server.tls_certificate needs server.tls_key beside it: name the file of its private key",
+        )?;
+        rule(
+            key.is_empty() || !certificate.is_empty(),
+            "server.tls_key needs server.tls_certificate beside it: name the file of its certificate",
         )?;
         let url = &self.server.public_url;
         rule(

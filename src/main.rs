@@ -77,8 +77,8 @@ fn start_logging(settings: &Settings) {
         LogLevel::Debug => "debug",
         LogLevel::Trace => "trace",
     };
-    // sqlx logs every statement at debug; that is for its own developers.
-    let filter = EnvFilter::new(format!("{level},sqlx=warn,hyper=warn"));
+    // sqlx logs every statement at debug, h2 every frame; that is for their own developers.
+    let filter = EnvFilter::new(format!("{level},sqlx=warn,hyper=warn,h2=warn"));
     let text = match settings.log.format {
         LogFormat::Auto => std::io::stderr().is_terminal(),
         LogFormat::Text => true,

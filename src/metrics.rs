@@ -167,6 +167,15 @@ pub struct AnalyticsMetrics {
     pub dropped: Counter,
 }
 
+/// What TLS measures.
+#[derive(Clone, Debug)]
+pub struct TlsMetrics {
+    /// New certificates taken into use.
+    pub loaded: Counter,
+    /// New certificates that cannot be used.
+    pub refused: Counter,
+}
+
 /// What the listener measures.
 #[derive(Clone, Debug)]
 pub struct ListenerMetrics {
@@ -299,6 +308,15 @@ impl Metrics {
         }
     }
 
+    /// Handles for TLS.
+    #[must_use]
+    pub fn tls(&self) -> TlsMetrics {
+        let reloads = |outcome: &str| {
+            self.counter("flagcast_tls_reloads_total", &[("outcome", outcome.to_owned())])
+        };
+        TlsMetrics { loaded: reloads("loaded"), refused: reloads("refused") }
+    }
+
     /// Handles for one of the listeners.
     #[must_use]
     pub fn listener(&self, name: &'static str) -> ListenerMetrics {
@@ -373,7 +391,7 @@ impl StreamMetrics {
     }
 }
 
-const COUNTERS: [(&str, Option<Unit>, &str); 17] = [
+const COUNTERS: [(&str, Option<Unit>, &str); 18] = [
     ("flagcast_pings_total", None, "Changes told to the subscribers of an environment."),
     ("flagcast_echoes_total", None, "Second pings of a change."),
     ("flagcast_ping_frames_total", None, "Ping frames handed to connections."),
@@ -390,6 +408,7 @@ const COUNTERS: [(&str, Option<Unit>, &str); 17] = [
     ("flagcast_evaluations_dropped_total", None, "Reported evaluations that were not kept."),
     ("flagcast_connections_total", None, "Connections accepted."),
     ("flagcast_connection_errors_total", None, "Connections that ended with an error."),
+    ("flagcast_tls_reloads_total", None, "Changes of the TLS files, by what became of them."),
     ("flagcast_logins_refused_total", None, "Requests with a missing or wrong token."),
 ];
 

@@ -13,6 +13,7 @@ use tokio::sync::mpsc;
 use super::backlog::Backlog;
 use super::connection::{Gate, drive};
 use super::front::Front;
+use super::tls::Tls;
 use crate::metrics::ListenerMetrics;
 use crate::places::{Place, Places};
 use crate::shutdown::Shutdown;
@@ -38,6 +39,8 @@ pub struct Connections {
     pub header_bytes: usize,
     /// Time for a request's head, and for a kept-alive connection without one.
     pub header_timeout: Duration,
+    /// Time after which an answer is given up that an HTTP/2 client does not take.
+    pub answer_timeout: Duration,
     /// Time after which the kernel gives a connection up whose peer takes nothing.
     pub stall_timeout: Duration,
 }
@@ -67,11 +70,13 @@ impl Streams {
     }
 }
 
-/// Accepts connections until the drain begins, then waits for those that are open.
+/// Accepts connections, with TLS or without, until the drain begins, then waits for those that are
+/// open.
 pub async fn serve(
     listener: TcpListener,
     front: Front,
     connections: Connections,
+    tls: Option<Tls>,
     streams: Streams,
     metrics: ListenerMetrics,
     shutdown: Shutdown,
@@ -80,9 +85,13 @@ pub async fn serve(
     shutdown.spawn(watch_backlog(listener.local_addr(), metrics.clone(), shutdown.clone()));
     let Streams { shards, mut returned } = streams;
     let limiter = limiter(connections.accepts_per_second);
+    if let Some(tls) = &tls {
+        shutdown.spawn(tls.clone().follow(shutdown.clone()));
+    }
     let gate = Arc::new(Gate {
         front,
         connections,
+        tls,
         shards,
         errors: metrics.errors.clone(),
         shutdown: shutdown.clone(),

@@ -249,8 +249,7 @@ impl Shard {
             close,
         });
         if !unread.is_empty() {
-            // Copied: what the HTTP library gave back is a piece of a large buffer.
-            self.unread.insert(key, Bytes::copy_from_slice(&unread));
+            self.unread.insert(key, unread);
         }
         if let Some(join) = join {
             self.strangers.insert(key, join);

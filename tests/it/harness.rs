@@ -1,14 +1,15 @@
 //! Starts the gateway the way an operator does and stops it in every way it can stop.
 //!
 //! The parts beside this file are the other hands of a test: the management API (`admin`), a
-//! subscriber (`stream`), a connection as bytes (`wire`), the published clients (`client`) and a
-//! network that can be broken (`proxy`). Nothing here sleeps for luck: every wait has a condition
+//! subscriber (`stream`), a connection as bytes (`wire`), the published clients (`client`), a
+//! network that can be broken (`proxy`), and TLS (`secure`). Nothing here sleeps for luck: every wait has a condition
 //! and a deadline.
 
 pub(crate) mod admin;
 pub(crate) mod client;
 pub(crate) mod process;
 pub(crate) mod proxy;
+pub(crate) mod secure;
 pub(crate) mod stream;
 pub(crate) mod wire;
 
@@ -152,16 +153,9 @@ impl Gateway {
         Admin::new(self.url("/admin/v1"), ADMIN_TOKEN)
     }
 
-    /// Creates the project `web` with the environment `production` and three flags: `dark-mode`
-    /// (off, no value), `banner` (on, a text) and `limit` (on, a number).
+    /// What `Admin::create_shop` makes.
     pub(crate) async fn shop(&self) -> Environment {
-        let admin = self.admin();
-        admin.create_project("web").await;
-        let environment = admin.create_environment("web", "production").await;
-        admin.create_feature("web", "dark-mode", false, Value::Null).await;
-        admin.create_feature("web", "banner", true, "hello".into()).await;
-        admin.create_feature("web", "limit", true, 10.into()).await;
-        environment
+        self.admin().create_shop().await
     }
 
     /// Flags as the browser client reads them, without a revision in the question.

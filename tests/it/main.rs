@@ -26,4 +26,5 @@ mod sdk_python;
 mod shutdown;
 mod store_away;
 mod streams;
+mod tls;
 mod wire;

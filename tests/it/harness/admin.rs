@@ -87,6 +87,17 @@ impl Admin {
         }
     }
 
+    /// Creates the project `web` with the environment `production` and three flags: `dark-mode`
+    /// (off, no value), `banner` (on, a text) and `limit` (on, a number).
+    pub(crate) async fn create_shop(&self) -> Environment {
+        self.create_project("web").await;
+        let environment = self.create_environment("web", "production").await;
+        self.create_feature("web", "dark-mode", false, Value::Null).await;
+        self.create_feature("web", "banner", true, "hello".into()).await;
+        self.create_feature("web", "limit", true, 10.into()).await;
+        environment
+    }
+
     pub(crate) async fn delete_environment(&self, environment: &Environment) {
         self.call(Method::DELETE, &environment.path(), None).await;
     }
