@@ -99,6 +99,8 @@ impl Gate {
         let peek = timeout(self.connections.header_timeout, stream.peek(&mut byte));
         tokio::select! {
             peeked = peek => {
+                // Who says nothing in time is one; who hangs up is no error.
+                self.errors.increment(u64::from(peeked.is_err()));
                 matches!(peeked, Ok(Ok(length)) if length > 0)
             }
             // Nothing was asked yet.
