@@ -417,9 +417,10 @@ fn setup(program: &Path) -> anyhow::Result<Setup> {
         .with("limits.requests_per_second", 1_000_000))
 }
 
-/// With several environments it keeps no flag sets in memory: each one's own cost is wanted.
+/// It accepts as fast as it can, as its peers do. With several environments it keeps no flag sets in
+/// memory: each one's own cost is wanted.
 fn gateway(program: &Path, environments: usize) -> anyhow::Result<Kind> {
-    let setup = setup(program)?;
+    let setup = setup(program)?.with("limits.accepts_per_second", 0);
     let setup = if environments > 1 { setup.with("limits.flagset_bytes", 0) } else { setup };
     Ok(Kind::Gateway { setup, environments })
 }

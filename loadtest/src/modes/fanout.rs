@@ -210,6 +210,7 @@ fn print(columns: &[Column], noisy: usize) {
     println!("** Changes during which the client reads along, in batches every 2 to 4 ms.");
     println!("Kernel memory is the machine's: what was freed may be kept a while and used again.");
     println!("Echoes are off (stream.echo_seconds=0): a delivery is one ping, and none repeats.");
+    println!("Connects are not paced (limits.accepts_per_second=0), as nobody else's are.");
     print_noise(noisy);
 }
 

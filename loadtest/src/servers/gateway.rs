@@ -77,13 +77,6 @@ impl Setup {
         Json::Object(settings.collect())
     }
 
-    /// Whether this gateway knows all the settings.
-    pub(crate) fn is_accepted(&self) -> anyhow::Result<bool> {
-        let output = self.command().arg("config").output();
-        let output = output.with_context(|| format!("cannot start {}", self.program.display()))?;
-        Ok(output.status.success())
-    }
-
     /// The program with these settings and no others.
     fn command(&self) -> Command {
         let mut command = Command::new(&self.program);
