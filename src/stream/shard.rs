@@ -7,12 +7,17 @@
 //! more than a slice. A frame that a socket does not take whole is remembered with its rest; when it
 //! is out, the newest state follows, whatever happened in between.
 //!
+//! Here is the loop; `arriving`, `telling` and `writing` are what it does with a stream, in that order.
+//!
 //! Sockets are watched edge-triggered for hang-ups. What a client sends stays in the kernel, which
 //! bounds it, until the stream is over and the connection goes back to the listener.
 
+mod arriving;
 mod client;
 mod groups;
+mod telling;
 mod throttle;
+mod writing;
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
@@ -21,23 +26,19 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use mio::event::Event;
-use mio::net::TcpStream;
-use mio::{Events, Interest, Poll, Registry, Token};
+use mio::{Events, Poll, Registry, Token};
 use slab::Slab;
 use tokio::sync::mpsc;
 
-use self::client::{Client, NO_GROUP, Unfinished, discard, end_of, send};
-use self::groups::{Groups, Step};
+use self::client::{Client, Unfinished, end_of};
+use self::groups::Groups;
 use self::throttle::Throttle;
-use super::channel::Ping;
-use super::frames::{HEARTBEAT_CHUNK, LAST_CHUNK, goodbye};
-use super::hub::Subscription;
-use super::opening::{Join, Opening, Who};
-use super::pace::{drain_retry, refused_retry, share_of_drain};
+use super::frames::HEARTBEAT_CHUNK;
+use super::opening::Join;
+use super::pace::share_of_drain;
 use super::shards::{Adoption, Inbox, Returned, Times};
 use super::wheel::{TICK, Tick, Wheel, ticks};
 use crate::metrics::{StreamEnd, StreamMetrics};
-use crate::model::Revision;
 use crate::shutdown::Hold;
 
 /// The token of a shard's waker; those of sockets are their keys.
@@ -199,95 +200,6 @@ impl Shard {
         true
     }
 
-    fn adopt_some(&mut self) {
-        for _ in 0..SLICE {
-            let Some(adoption) = self.adoptions.pop_front() else {
-                // A storm is over; its room is not needed any more.
-                if self.adoptions.capacity() > SLICE {
-                    self.adoptions = VecDeque::new();
-                }
-                return;
-            };
-            self.adopt(adoption);
-        }
-    }
-
-    fn adopt(&mut self, adoption: Adoption) {
-        let Adoption { opening, socket, unread, place, close } = adoption;
-        let Opening { who, pace, told } = opening;
-        let (mut subscription, join) = match who {
-            Who::Subscriber(subscription, join) => (Some(subscription), join),
-            Who::Refused => (None, None),
-        };
-        let mut socket = TcpStream::from_std(socket);
-        let entry = self.clients.vacant_entry();
-        let key = u32::try_from(entry.key()).expect("fewer streams than 2^32");
-        if let Err(error) =
-            self.registry.register(&mut socket, Token(entry.key()), Interest::READABLE)
-        {
-            tracing::warn!(%error, "a fan-out shard cannot watch a socket");
-            self.inbox.open.fetch_sub(1, Ordering::Relaxed);
-            if let Some(subscription) = &mut subscription {
-                subscription.ends(StreamEnd::Failed);
-            }
-            return;
-        }
-        let now = self.wheel.now();
-        let heartbeat = ticks(pace.heartbeat);
-        let silent = subscription.is_none();
-        entry.insert(Client {
-            socket,
-            place,
-            subscription: None,
-            told: told.unwrap_or(Revision(0)),
-            group: NO_GROUP,
-            member: 0,
-            heartbeat_at: if silent { Tick::MAX } else { now.saturating_add(heartbeat) },
-            heartbeat,
-            end_at: now.saturating_add(ticks(pace.life)),
-            wheel_at: 0,
-            close,
-        });
-        if !unread.is_empty() {
-            self.unread.insert(key, unread);
-        }
-        if let Some(join) = join {
-            self.strangers.insert(key, join);
-        }
-        self.schedule(key);
-        if self.draining {
-            self.hurry(key);
-        }
-        if let Some(subscription) = subscription {
-            self.metrics.opened_in_shards.increment(1);
-            self.listen(key, subscription);
-        }
-    }
-
-    /// Joins a client to what it hears of, and tells it what it does not know yet.
-    fn listen(&mut self, key: u32, subscription: Subscription) {
-        let channel = Arc::clone(subscription.channel());
-        let Some(client) = self.clients.get_mut(key as usize) else { return };
-        if let Some(mut before) = client.subscription.replace(subscription) {
-            before.ends(StreamEnd::Joined);
-        }
-        if let Some(id) = channel.id() {
-            (client.group, client.member) = self.groups.join(id, &channel, key);
-            self.catch_up(key);
-        }
-    }
-
-    /// Strangers look whether their key is known now.
-    fn welcome(&mut self) {
-        let joined: Vec<(u32, Subscription)> =
-            self.strangers.iter().filter_map(|(key, join)| Some((*key, join()?))).collect();
-        for (key, subscription) in joined {
-            self.strangers.remove(&key);
-            // Who has an unfinished heartbeat joins all the same; the state follows it.
-            self.listen(key, subscription);
-        }
-    }
-
     /// Lets a stream end within its share of the drain.
     fn hurry(&mut self, key: u32) {
         let now = self.wheel.now();
@@ -336,207 +248,6 @@ impl Shard {
             }
             self.schedule(key);
         }
-    }
-
-    /// Writes a slice of pings, the environments taking turns. Tells how many were visited.
-    fn sweep(&mut self, now: Instant) -> usize {
-        let mut visited = 0;
-        let mut held_back = 0;
-        while visited < SLICE && held_back < self.sweeps.len() {
-            let Some(group) = self.sweeps.pop_front() else { break };
-            let newest = self.groups.channel(group).newest();
-            let throttled = !newest.gone && !self.groups.is_urgent(group);
-            let wanted = SLICE - visited;
-            let allowed = if throttled { self.throttle.allow(wanted, now) } else { wanted };
-            if allowed == 0 {
-                held_back += 1;
-                self.sweeps.push_back(group);
-                continue;
-            }
-            let mut pings = 0;
-            let mut over = false;
-            while pings < allowed && visited < SLICE && !over {
-                match self.groups.step(group) {
-                    Step::Over => over = true,
-                    Step::Visit { key, .. } if newest.gone => {
-                        self.end(key, StreamEnd::Gone);
-                        visited += 1;
-                    }
-                    Step::Visit { key, echo } => {
-                        let told = newest.ping.as_ref().map(|ping| self.tell(key, ping, echo));
-                        pings += usize::from(told == Some(true));
-                        visited += 1;
-                    }
-                }
-            }
-            if throttled {
-                self.throttle.take(pings);
-            }
-            self.metrics.frames.increment(u64::try_from(pings).unwrap_or(0));
-            if !over {
-                self.sweeps.push_back(group);
-            }
-        }
-        visited
-    }
-
-    /// Tells a client the newest state, unless it knows, which an echo does not ask. Who has not
-    /// taken the last frame yet gets it behind that. Tells whether a frame was written.
-    fn tell(&mut self, key: u32, ping: &Ping, echo: bool) -> bool {
-        let Some(client) = self.clients.get_mut(key as usize) else { return false };
-        let revision = ping.stamp.revision;
-        let knows = client.told >= revision;
-        // An echo makes clients read again, and who cannot connect to a gateway that drains fails:
-        // JavaScript's SDK is then deaf for good. Its next stream begins with the state anyway.
-        if self.unfinished.contains_key(&key) || (knows && (!echo || self.draining)) {
-            return false;
-        }
-        let told = (client.told > Revision(0)).then_some(client.told);
-        self.metrics.folded.increment(revision.skipped_since(told));
-        client.told = revision;
-        client.heartbeat_at = self.wheel.now().saturating_add(client.heartbeat);
-        self.write(key, ping.frame.chunk(), false);
-        true
-    }
-
-    /// Tells a client what it does not know, or ends it if it is time.
-    fn catch_up(&mut self, key: u32) {
-        let Some(client) = self.clients.get(key as usize) else { return };
-        let newest =
-            client.subscription.as_ref().map(|subscription| subscription.channel().newest());
-        let newest = newest.unwrap_or_default();
-        if newest.gone {
-            self.end(key, StreamEnd::Gone);
-        } else if client.end_at <= self.wheel.now() {
-            self.end(key, StreamEnd::Life);
-        } else if let Some(ping) = newest.ping
-            && self.tell(key, &ping, false)
-        {
-            self.metrics.frames.increment(1);
-        }
-    }
-
-    /// Ends a stream cleanly: what came with the end is told before it, a moment earlier than by
-    /// the next stream. Waits for an unfinished frame.
-    fn end(&mut self, key: u32, end: StreamEnd) {
-        let Some(client) = self.clients.get_mut(key as usize) else { return };
-        if self.unfinished.contains_key(&key) {
-            client.end_at = self.wheel.now();
-            return;
-        }
-        let mut farewell = Vec::new();
-        match &mut client.subscription {
-            Some(subscription) => {
-                let newest = subscription.channel().newest().ping;
-                if let Some(ping) = newest.filter(|ping| ping.stamp.revision > client.told) {
-                    client.told = ping.stamp.revision;
-                    self.metrics.frames.increment(1);
-                    farewell.extend_from_slice(ping.frame.chunk());
-                }
-                if self.draining {
-                    farewell.extend_from_slice(goodbye(drain_retry()).chunk());
-                }
-                let draining = self.draining && end == StreamEnd::Life;
-                subscription.ends(if draining { StreamEnd::Drain } else { end });
-            }
-            None => farewell.extend_from_slice(goodbye(refused_retry()).chunk()),
-        }
-        farewell.extend_from_slice(LAST_CHUNK);
-        self.write(key, &Bytes::from(farewell), true);
-    }
-
-    /// Writes to a client that has nothing unfinished. With `last` the stream ends behind it.
-    fn write(&mut self, key: u32, bytes: &Bytes, last: bool) {
-        let Some(client) = self.clients.get(key as usize) else { return };
-        match send(&client.socket, bytes) {
-            Ok(written) if written == bytes.len() => {
-                if last {
-                    self.give_back(key);
-                }
-            }
-            Ok(written) => {
-                let since = self.wheel.now();
-                let rest = bytes.slice(written..);
-                self.unfinished.insert(key, Unfinished { rest, since, last });
-                self.metrics.unfinished.increment(1.0);
-                self.watch(key, Interest::READABLE | Interest::WRITABLE);
-                self.schedule(key);
-            }
-            Err(end) => self.leave(key, end),
-        }
-    }
-
-    /// Goes on with an unfinished frame: the socket takes something again.
-    fn resume(&mut self, key: u32) {
-        let Some(client) = self.clients.get(key as usize) else { return };
-        let Some(unfinished) = self.unfinished.get_mut(&key) else { return };
-        match send(&client.socket, &unfinished.rest) {
-            Ok(written) if written == unfinished.rest.len() => {
-                let last = unfinished.last;
-                self.unfinished.remove(&key);
-                self.metrics.unfinished.decrement(1.0);
-                if last {
-                    self.give_back(key);
-                    return;
-                }
-                self.watch(key, Interest::READABLE);
-                self.schedule(key);
-                self.catch_up(key);
-            }
-            Ok(0) => {}
-            Ok(written) => {
-                unfinished.rest = unfinished.rest.slice(written..);
-                unfinished.since = self.wheel.now();
-            }
-            Err(end) => self.leave(key, end),
-        }
-    }
-
-    fn watch(&mut self, key: u32, interest: Interest) {
-        let Some(client) = self.clients.get_mut(key as usize) else { return };
-        let token = Token(key as usize);
-        if let Err(error) = self.registry.reregister(&mut client.socket, token, interest) {
-            tracing::warn!(%error, "a fan-out shard cannot watch a socket");
-            self.leave(key, StreamEnd::Failed);
-        }
-    }
-
-    /// A stream is over, and so is its connection.
-    fn leave(&mut self, key: u32, end: StreamEnd) {
-        let (client, _) = self.take_out(key);
-        if let Some(mut subscription) = client.and_then(|client| client.subscription) {
-            subscription.ends(end);
-        }
-    }
-
-    /// A stream has ended cleanly: its connection is good for another request.
-    fn give_back(&mut self, key: u32) {
-        let (Some(mut client), unread) = self.take_out(key) else { return };
-        if client.close || self.draining || self.registry.deregister(&mut client.socket).is_err() {
-            discard(&client.socket);
-            return;
-        }
-        let Client { socket, place, .. } = client;
-        // If the listener does not take it, it is closed.
-        drop(self.returns.try_send(Returned { socket: socket.into(), unread, place }));
-    }
-
-    fn take_out(&mut self, key: u32) -> (Option<Client>, Bytes) {
-        let client = self.clients.try_remove(key as usize);
-        if let Some(client) = &client {
-            self.inbox.open.fetch_sub(1, Ordering::Relaxed);
-            if client.group != NO_GROUP
-                && let Some(moved) = self.groups.leave(client.group, client.member)
-                && let Some(moved) = self.clients.get_mut(moved as usize)
-            {
-                moved.member = client.member;
-            }
-            if self.unfinished.remove(&key).is_some() {
-                self.metrics.unfinished.decrement(1.0);
-            }
-            self.strangers.remove(&key);
-        }
-        (client, self.unread.remove(&key).unwrap_or_default())
     }
 }
 
