@@ -20,7 +20,7 @@ run:
 test: test-deps lint
 	cargo test --workspace --locked
 	# The same again with every stream as a body, as those of TLS and HTTP/2 are.
-	FLAGCAST_TEST_FAN_OUT=bodies cargo test --test it --locked
+	FLAGCAST_TEST_FAN_OUT=bodies cargo test --workspace --test it --locked
 
 lint:
 	cargo fmt --all --check
