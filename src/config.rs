@@ -20,6 +20,9 @@ const VARIABLE_PREFIX: &str = "FLAGCAST_";
 /// Settings whose value is never printed.
 const SECRET_KEYS: [&str; 2] = ["auth.bootstrap_token", "auth.push_token"];
 
+/// More shards than any machine has cores.
+const SHARDS_MAX: usize = 1024;
+
 /// Shortest token that automation may choose: shorter ones can be guessed.
 const TOKEN_LENGTH_MIN: usize = 24;
 
@@ -272,6 +275,10 @@ impl Settings {
                 && self.stream.short_life_seconds > 0
                 && self.stream.stall_seconds > 0,
             "stream.heartbeat_seconds, life_seconds, short_life_seconds and stall_seconds must be at least 1",
+        )?;
+        rule(
+            self.stream.shards <= SHARDS_MAX,
+            "stream.shards must be at most 1024: more than one for each core gains nothing",
         )?;
         rule(
             self.stream.pings_per_second_max == 0

@@ -49,6 +49,8 @@ pub fn body(
             told,
             draining: false,
         };
+        // A stranger's key may have become known on the way here.
+        life.try_to_join();
         while let Some(bytes) = life.next(&shutdown).await {
             yield bytes;
         }

@@ -269,3 +269,105 @@ impl Times {
         Self { pings_per_second_max: self.pings_per_second_max.div_ceil(count), ..self }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io::Read as _;
+    use std::net::{Ipv4Addr, TcpListener};
+    use std::sync::atomic::AtomicBool;
+
+    use super::*;
+    use crate::metrics::Metrics;
+    use crate::places::Places;
+    use crate::stream::client::ClientFamily;
+    use crate::stream::hub::Hub;
+    use crate::stream::hub::tests::{STAGING, publish, subscribe};
+    use crate::stream::pace::Pace;
+    use crate::stream::seats::Limits;
+
+    const PACE: Pace = Pace {
+        heartbeat: Duration::from_mins(10),
+        life: Duration::from_mins(10),
+        drain: Duration::from_secs(1),
+    };
+
+    /// One shard, and a hub that tells it.
+    struct Bench {
+        shards: Shards,
+        hub: Hub,
+        places: Places,
+        shutdown: Shutdown,
+        _returned: mpsc::Receiver<Returned>,
+    }
+
+    impl Bench {
+        fn new() -> Self {
+            let (metrics, shutdown) = (Metrics::new(), Shutdown::default());
+            let times = Times { stall: PACE.life, drain: PACE.drain, pings_per_second_max: 0 };
+            let (shards, returned) = Shards::start(1, times, &metrics.stream(), &shutdown).unwrap();
+            let limits = Limits { total: 0, per_environment: 0, per_address: 0, unknown: 0 };
+            let hub = Hub::new(limits, shards.clone(), metrics.stream());
+            let places = Places::new(9, metrics.listener("public"));
+            Self { shards, hub, places, shutdown, _returned: returned }
+        }
+
+        /// Hands a socket to the shard; what its client reads comes out of the other end.
+        async fn adopt(&self, opening: Opening) -> TcpStream {
+            let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+            let client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+            client.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+            let (socket, _) = listener.accept().unwrap();
+            socket.set_nonblocking(true).unwrap();
+            let place = self.places.free().await.take();
+            let adoption = Adoption { opening, socket, unread: Bytes::new(), place, close: true };
+            self.shards.adopt(adoption, &self.shutdown);
+            client
+        }
+    }
+
+    impl Drop for Bench {
+        fn drop(&mut self) {
+            self.shards.stop();
+        }
+    }
+
+    fn read(mut client: &TcpStream, length: usize) -> String {
+        let mut bytes = vec![0; length];
+        client.read_exact(&mut bytes).unwrap();
+        String::from_utf8(bytes).unwrap()
+    }
+
+    #[tokio::test]
+    async fn a_change_between_the_first_event_and_the_shard_is_told() {
+        let bench = Bench::new();
+        publish(&bench.hub, STAGING, 1);
+        let mut opening = Opening::subscriber(subscribe(&bench.hub).unwrap(), PACE);
+        assert_eq!(opening.first_event().unwrap(), "ping 1");
+        publish(&bench.hub, STAGING, 2);
+        let client = bench.adopt(opening).await;
+        assert_eq!(read(&client, 11), "6\r\nping 2\r\n");
+        // Once, and the next one is the next change.
+        publish(&bench.hub, STAGING, 3);
+        assert_eq!(read(&client, 11), "6\r\nping 3\r\n");
+        bench.hub.remove(STAGING);
+        assert_eq!(read(&client, 5), "0\r\n\r\n");
+    }
+
+    #[tokio::test]
+    async fn a_stranger_that_joins_is_told_at_once() {
+        let bench = Bench::new();
+        let known = Arc::new(AtomicBool::new(false));
+        let (hub, is_known) = (bench.hub.clone(), Arc::clone(&known));
+        let join = move || is_known.load(Ordering::Relaxed).then(|| subscribe(&hub).ok()).flatten();
+        let here = Ipv4Addr::LOCALHOST.into();
+        let subscription = bench.hub.subscribe_unknown(ClientFamily::Other, here).unwrap();
+        let mut opening = Opening::stranger(subscription, Box::new(join), PACE);
+        assert_eq!(opening.first_event().unwrap(), ": ok\n\n");
+        let client = bench.adopt(opening).await;
+        bench.hub.welcome();
+        publish(&bench.hub, STAGING, 7);
+        known.store(true, Ordering::Relaxed);
+        bench.hub.welcome();
+        assert_eq!(read(&client, 11), "6\r\nping 7\r\n");
+    }
+}

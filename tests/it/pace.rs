@@ -74,6 +74,40 @@ async fn pings_leave_at_their_pace_and_urgent_ones_at_once() {
     assert!(urgent < paced / 2, "a kill switch took {urgent:?}, an ordinary change {paced:?}");
 }
 
+/// Who was told of a change before the next one came hears of that, too, although the crowd is not
+/// through yet; who was not told is told once, of the newest.
+#[tokio::test]
+async fn a_change_while_a_crowd_is_told_reaches_all_of_it() {
+    if !uses_shards() {
+        return;
+    }
+    let gateway = Gateway::builder()
+        .set("stream.pings_per_second_max", 40)
+        .set("stream.echo_seconds", 0)
+        .start()
+        .await;
+    let environment = gateway.shop().await;
+    let mut crowd = open(&gateway, &environment, 40).await;
+    let frames = gateway.metric("flagcast_ping_frames_total", &[]).await;
+    let first = set_limit(&gateway, &environment, &json!({"value": 1})).await;
+    eventually("some of the crowd are told", async || {
+        let told = gateway.metric("flagcast_ping_frames_total", &[]).await - frames;
+        (told >= 10.0).then_some(())
+    })
+    .await;
+    let second = set_limit(&gateway, &environment, &json!({"value": 2})).await;
+    let mut twice = 0;
+    for wire in &mut crowd {
+        let mut next = wire.next_revision().await.unwrap();
+        if next == first {
+            twice += 1;
+            next = wire.next_revision().await.unwrap();
+        }
+        assert_eq!(next, second);
+    }
+    assert!((10..40).contains(&twice), "{twice} of 40 were told of both");
+}
+
 async fn spread_of(wire: &mut Wire, revision: u64) -> Option<u64> {
     loop {
         let event = wire.chunk().await.unwrap();

@@ -69,9 +69,6 @@ impl Shard {
         if !unread.is_empty() {
             self.unread.insert(key, unread);
         }
-        if let Some(join) = join {
-            self.strangers.insert(key, join);
-        }
         self.schedule(key);
         if self.draining {
             self.hurry(key);
@@ -79,6 +76,13 @@ impl Shard {
         if let Some(subscription) = subscription {
             self.metrics.opened_in_shards.increment(1);
             self.listen(key, subscription);
+        }
+        if let Some(join) = join {
+            // Its key may have become known on the way here.
+            match join() {
+                Some(subscription) => self.listen(key, subscription),
+                None => drop(self.strangers.insert(key, join)),
+            }
         }
     }
 
