@@ -288,7 +288,8 @@ mod tests {
     const PACE: Pace = Pace {
         heartbeat: Duration::from_mins(10),
         life: Duration::from_mins(10),
-        drain: Duration::from_secs(1),
+        // So long that a stream's random share of it is not over at once.
+        drain: Duration::from_hours(10),
     };
 
     /// One shard, and a hub that tells it.
@@ -351,6 +352,23 @@ mod tests {
         assert_eq!(read(&client, 11), "6\r\nping 3\r\n");
         bench.hub.remove(STAGING);
         assert_eq!(read(&client, 5), "0\r\n\r\n");
+    }
+
+    #[tokio::test]
+    async fn a_drain_tells_changes_but_no_echoes() {
+        let bench = Bench::new();
+        publish(&bench.hub, STAGING, 1);
+        let mut opening = Opening::subscriber(subscribe(&bench.hub).unwrap(), PACE);
+        opening.first_event();
+        let client = bench.adopt(opening).await;
+        publish(&bench.hub, STAGING, 2);
+        assert_eq!(read(&client, 11), "6\r\nping 2\r\n");
+        bench.hub.echo(STAGING);
+        assert_eq!(read(&client, 11), "6\r\nping 2\r\n", "the echo of a calm day");
+        bench.shards.each(|letters| letters.drain = true);
+        bench.hub.echo(STAGING);
+        publish(&bench.hub, STAGING, 3);
+        assert_eq!(read(&client, 11), "6\r\nping 3\r\n");
     }
 
     #[tokio::test]
