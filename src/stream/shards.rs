@@ -303,8 +303,12 @@ mod tests {
 
     impl Bench {
         fn new() -> Self {
+            Self::with_pace(0)
+        }
+
+        fn with_pace(pings_per_second_max: u32) -> Self {
             let (metrics, shutdown) = (Metrics::new(), Shutdown::default());
-            let times = Times { stall: PACE.life, drain: PACE.drain, pings_per_second_max: 0 };
+            let times = Times { stall: PACE.life, drain: PACE.drain, pings_per_second_max };
             let (shards, returned) = Shards::start(1, times, &metrics.stream(), &shutdown).unwrap();
             let limits = Limits { total: 0, per_environment: 0, per_address: 0, unknown: 0 };
             let hub = Hub::new(limits, shards.clone(), metrics.stream());
@@ -352,6 +356,24 @@ mod tests {
         assert_eq!(read(&client, 11), "6\r\nping 3\r\n");
         bench.hub.remove(STAGING);
         assert_eq!(read(&client, 5), "0\r\n\r\n");
+    }
+
+    #[tokio::test]
+    async fn what_was_not_told_yet_is_told_before_the_end() {
+        let bench = Bench::with_pace(1);
+        publish(&bench.hub, STAGING, 1);
+        let mut clients = Vec::new();
+        for _ in 0..5 {
+            let mut opening = Opening::subscriber(subscribe(&bench.hub).unwrap(), PACE);
+            opening.first_event();
+            clients.push(bench.adopt(opening).await);
+        }
+        // At one ping a second most of them still wait when their environment goes.
+        publish(&bench.hub, STAGING, 2);
+        bench.hub.remove(STAGING);
+        for client in &clients {
+            assert_eq!(read(client, 16), "6\r\nping 2\r\n0\r\n\r\n");
+        }
     }
 
     #[tokio::test]
