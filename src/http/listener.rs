@@ -19,8 +19,9 @@ use crate::places::{Place, Places};
 use crate::shutdown::Shutdown;
 use crate::stream::{Returned, Shards};
 
-/// Connections that the kernel keeps waiting for us: a storm of reconnects comes within a second.
-const BACKLOG: u32 = 4096;
+/// Connections that the kernel keeps waiting for us, as far as `net.core.somaxconn` lets it: a storm
+/// of reconnects comes within a second, and who finds no room tries again only after another one.
+const BACKLOG: u32 = 65_535;
 
 /// How often we look how many wait there.
 const BACKLOG_LOOK: Duration = Duration::from_secs(1);
@@ -84,7 +85,7 @@ pub async fn serve(
     let places = Places::new(connections.max, metrics.clone());
     shutdown.spawn(watch_backlog(listener.local_addr(), metrics.clone(), shutdown.clone()));
     let Streams { shards, mut returned } = streams;
-    let limiter = limiter(connections.accepts_per_second);
+    let mut accepts = Pace::new(connections.accepts_per_second);
     if let Some(tls) = &tls {
         shutdown.spawn(tls.clone().follow(shutdown.clone()));
     }
@@ -114,8 +115,8 @@ pub async fn serve(
                 Ok((stream, peer, place)) => {
                     metrics.accepts.increment(1);
                     spawn(stream, Bytes::new(), peer, place);
-                    if let Some(limiter) = &limiter {
-                        limiter.until_ready().await;
+                    if let Some(accepts) = &mut accepts {
+                        accepts.count().await;
                     }
                 }
                 Err(error) => {
@@ -153,11 +154,34 @@ async fn watch_backlog(
     }
 }
 
-/// Lets a tenth of a second's connections through at once: sockets become ready in bursts.
-fn limiter(per_second: u32) -> Option<DefaultDirectRateLimiter> {
-    let per_second = NonZeroU32::new(per_second)?;
-    let burst = NonZeroU32::new(per_second.get() / 10).unwrap_or(NonZeroU32::MIN);
-    Some(RateLimiter::direct(Quota::per_second(per_second).allow_burst(burst)))
+/// How fast connections are accepted. They are counted in portions of a hundredth of a second,
+/// because no timer is finer than a millisecond.
+struct Pace {
+    limiter: DefaultDirectRateLimiter,
+    portion: NonZeroU32,
+    accepted: u32,
+}
+
+impl Pace {
+    /// With 0 there is no limit. A tenth of a second's connections may come at once: sockets become
+    /// ready in bursts.
+    fn new(per_second: u32) -> Option<Self> {
+        let per_second = NonZeroU32::new(per_second)?;
+        let share = |of: u32| NonZeroU32::new(per_second.get() / of).unwrap_or(NonZeroU32::MIN);
+        let limiter = RateLimiter::direct(Quota::per_second(per_second).allow_burst(share(10)));
+        Some(Self { limiter, portion: share(100), accepted: 0 })
+    }
+
+    /// Counts a connection, and waits when a portion is full until the next one may come.
+    async fn count(&mut self) {
+        self.accepted += 1;
+        if self.accepted == self.portion.get() {
+            self.accepted = 0;
+            if self.limiter.until_n_ready(self.portion).await.is_err() {
+                tracing::error!("a portion of accepts is larger than their burst");
+            }
+        }
+    }
 }
 
 async fn accept(
