@@ -15,6 +15,15 @@ async fn set_limit(gateway: &Gateway, environment: &Environment, body: &Value) -
     gateway.admin().call(Method::PATCH, &path, Some(body)).await["revision"].as_u64().unwrap()
 }
 
+/// A gateway that writes 40 pings a second.
+async fn paced() -> Gateway {
+    Gateway::builder()
+        .set("stream.pings_per_second_max", 40)
+        .set("stream.echo_seconds", 0)
+        .start()
+        .await
+}
+
 async fn open(gateway: &Gateway, environment: &Environment, count: usize) -> Vec<Wire> {
     let mut wires = Vec::new();
     for _ in 0..count {
@@ -47,11 +56,7 @@ async fn pings_leave_at_their_pace_and_urgent_ones_at_once() {
     if !uses_shards() {
         return;
     }
-    let gateway = Gateway::builder()
-        .set("stream.pings_per_second_max", 40)
-        .set("stream.echo_seconds", 0)
-        .start()
-        .await;
+    let gateway = paced().await;
     let crowded = gateway.shop().await;
     let lonely = gateway.admin().create_environment("web", "lonely").await;
     let mut crowd = open(&gateway, &crowded, 60).await;
@@ -81,11 +86,7 @@ async fn a_change_while_a_crowd_is_told_reaches_all_of_it() {
     if !uses_shards() {
         return;
     }
-    let gateway = Gateway::builder()
-        .set("stream.pings_per_second_max", 40)
-        .set("stream.echo_seconds", 0)
-        .start()
-        .await;
+    let gateway = paced().await;
     let environment = gateway.shop().await;
     let mut crowd = open(&gateway, &environment, 40).await;
     let frames = gateway.metric("flagcast_ping_frames_total", &[]).await;
