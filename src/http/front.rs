@@ -74,10 +74,17 @@ impl Front {
                 let answer = straight.stream(client_key, request.headers(), peer, handover);
                 return Box::pin(std::future::ready(answer));
             }
-            if Read::of(request.uri()).is_some() {
-                return Box::pin(straight.read(request));
-            }
+            return Box::pin(async move {
+                match Read::of(request.uri()) {
+                    Some(read) => straight.read(&read, request.headers()).await,
+                    None => self.route(request, peer).await,
+                }
+            });
         }
+        self.route(request, peer)
+    }
+
+    fn route(&self, request: Request<Incoming>, peer: SocketAddr) -> Answer<'_> {
         let mut request = request.map(Body::new);
         request.extensions_mut().insert(Peer(peer));
         request.extensions_mut().insert(self.body_limits);
@@ -127,16 +134,14 @@ impl Straight {
         response
     }
 
-    async fn read(&self, request: Request<Incoming>) -> Response {
+    async fn read(&self, read: &Read<'_>, headers: &HeaderMap) -> Response {
         let began = Instant::now();
-        let headers = request.headers();
-        let (route, mut response) = match Read::of(request.uri()) {
-            Some(Read::Sdk { client_key, revision }) => {
-                let answer = sdk::read(&self.sdk, client_key, revision, headers).await;
+        let (route, mut response) = match read {
+            Read::Sdk { client_key, revision } => {
+                let answer = sdk::read(&self.sdk, client_key, *revision, headers).await;
                 (SDK_FLAGS_ROUTE, answer.unwrap_or_else(|refusal| refusal))
             }
-            // Nothing else is read this way.
-            Some(Read::Flagsmith) | None => {
+            Read::Flagsmith => {
                 let answer = flagsmith::read(&self.flagsmith, headers).await;
                 (FLAGSMITH_FLAGS_ROUTE, answer.unwrap_or_else(IntoResponse::into_response))
             }
