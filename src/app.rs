@@ -16,17 +16,17 @@ use anyhow::Context as _;
 use tokio::net::TcpListener;
 
 use crate::config::{self, ConfigError, FanOut, Settings};
-use crate::flagset::{Directory, FlagSets};
+use crate::flagset::{Bounds, Directory, FlagSets};
 use crate::http::{
-    Admin, BodyLimits, Connections, Doors, Evaluations, Flagsmith, Ops, Sdk, Sse, Streams, Tls,
-    bind, operators_front, public_front, serve,
+    Admin, BodyLimits, Connections, Doors, Evaluations, Flagsmith, Hops, Ops, Sdk, Sse, Streams,
+    Tls, bind, operators_front, public_front, serve,
 };
 use crate::metrics::Metrics;
 use crate::shutdown::{Shutdown, Signals};
 use crate::store::Store;
 use crate::stream::{Hub, Limits, Shards, Times};
 
-pub use feed::{Feed, PingFrames};
+pub use feed::{Feed, Pings};
 pub use first_start::{CreatedToken, create_token};
 
 /// How often recorded metrics are folded: often enough that a burst of requests piles up little.
@@ -73,34 +73,38 @@ impl App {
         let (hub, streams) = start_streams(&settings, &metrics, &shutdown)
             .context("cannot start the fan-out shards")?;
         let limits = &settings.limits;
-        let flagsets = FlagSets::new(store.clone(), limits.flagset_bytes, metrics.flagset());
+        let bounds = Bounds { bytes: limits.flagset_bytes, waiting: limits.reads_waiting };
+        let flagsets = FlagSets::new(store.clone(), bounds, metrics.flagset());
         let directory = Arc::new(Directory::default());
         let evaluations = Arc::new(Evaluations::new(metrics.analytics()));
-        let frames = PingFrames::new(&public_url, &settings.stream);
+        let pings = Pings::new(&public_url, &settings.stream);
+        let hops = Hops::new(&settings.stream);
         let feed = Feed::start(
             feed::Told {
                 store: store.clone(),
                 directory: Arc::clone(&directory),
                 flagsets: flagsets.clone(),
                 hub: hub.clone(),
-                frames,
+                pings,
             },
             &settings,
             metrics.feed(),
         )
         .await?;
         let doors = Doors {
-            sdk: Sdk { directory: Arc::clone(&directory), flagsets: flagsets.clone() },
+            sdk: Sdk { directory: Arc::clone(&directory), flagsets: flagsets.clone(), hops },
             flagsmith: Flagsmith {
                 directory: Arc::clone(&directory),
                 flagsets,
                 evaluations: Arc::clone(&evaluations),
+                hops,
             },
             sse: Sse {
                 directory,
                 hub: hub.clone(),
                 store: store.clone(),
                 stream: settings.stream.clone(),
+                hops,
                 drain: drain(&settings),
                 push_token: settings.auth.push_token.clone(),
                 limits: limits.clone(),
@@ -220,7 +224,8 @@ fn drain(settings: &Settings) -> Duration {
 /// Time for an answer on HTTP/2: the longest life of a stream, as far as lives are spread, and time
 /// to take the end.
 fn answer_timeout(stream: &config::Stream) -> Duration {
-    let life = stream.life_seconds.max(stream.short_life_seconds).max(stream.refusal_seconds);
+    let direct = stream.life_seconds.max(stream.short_life_seconds).max(stream.refusal_seconds);
+    let life = direct.max(stream.cached_life_seconds);
     Duration::from_secs(life.saturating_mul(2).saturating_add(stream.stall_seconds))
 }
 

@@ -23,6 +23,12 @@ const SECRET_KEYS: [&str; 2] = ["auth.bootstrap_token", "auth.push_token"];
 /// More shards than any machine has cores.
 const SHARDS_MAX: usize = 1024;
 
+/// Shortest life of a stream that a cache shares: of less it could share hardly anything.
+const CACHED_LIFE_SECONDS_MIN: u64 = 10;
+
+/// Half of the shortest time after which a cache gives up a silent origin (Fastly's default).
+const CACHED_HEARTBEAT_SECONDS_MAX: u64 = 5;
+
 /// Shortest token that automation may choose: shorter ones can be guessed.
 const TOKEN_LENGTH_MIN: usize = 24;
 
@@ -96,9 +102,12 @@ pub struct Auth {
 #[serde(deny_unknown_fields)]
 #[expect(missing_docs, reason = "config/default.toml documents each key once")]
 pub struct Stream {
+    pub contract: ContractSetting,
     pub echo_seconds: u64,
     pub heartbeat_seconds: u64,
+    pub cached_heartbeat_seconds: u64,
     pub life_seconds: u64,
+    pub cached_life_seconds: u64,
     pub short_life_seconds: u64,
     pub refusal_seconds: u64,
     pub stall_seconds: u64,
@@ -106,6 +115,18 @@ pub struct Stream {
     pub shards: usize,
     pub pings_per_second_max: u32,
     pub refetches_per_second: u32,
+}
+
+/// Which contract streams are under.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ContractSetting {
+    /// That of caches for requests that come through one, the direct one for others.
+    Auto,
+    /// That of caches for all.
+    Cached,
+    /// The direct one for all: no cache in front is to share a stream.
+    Direct,
 }
 
 /// How the streams of plain HTTP/1.1 are written.
@@ -181,6 +202,7 @@ pub struct Limits {
     pub server_keys_per_environment: u32,
     pub tokens: u32,
     pub push_environments: u32,
+    pub reads_waiting: usize,
     pub value_bytes: usize,
     pub flagset_bytes: usize,
 }
@@ -256,35 +278,9 @@ impl Server {
 impl Settings {
     /// Rules that a type cannot express.
     fn check(&self) -> Result<(), ConfigError> {
-        let rule = |holds: bool, text: &str| {
-            if holds { Ok(()) } else { Err(ConfigError(text.to_owned())) }
-        };
-        let token = &self.auth.bootstrap_token;
-        let key_is_safe = |secret: &Secret| secret.expose().bytes().all(|b| b.is_ascii_graphic());
-        rule(
-            token.is_empty() || token.expose().len() >= TOKEN_LENGTH_MIN,
-            "auth.bootstrap_token must have at least 24 characters: take one from `openssl rand -hex 24`",
-        )?;
-        rule(
-            key_is_safe(token) && key_is_safe(&self.auth.push_token),
-            "auth.bootstrap_token and auth.push_token may hold only printable ASCII without spaces",
-        )?;
-        rule(
-            self.stream.heartbeat_seconds > 0
-                && self.stream.life_seconds > 0
-                && self.stream.short_life_seconds > 0
-                && self.stream.stall_seconds > 0,
-            "stream.heartbeat_seconds, life_seconds, short_life_seconds and stall_seconds must be at least 1",
-        )?;
-        rule(
-            self.stream.shards <= SHARDS_MAX,
-            "stream.shards must be at most 1024: more than one for each core gains nothing",
-        )?;
-        rule(
-            self.stream.pings_per_second_max == 0
-                || (self.stream.fan_out == FanOut::Shards && !self.server.has_tls()),
-            "stream.pings_per_second_max needs stream.fan_out = \"shards\" and no TLS: bodies know no pace",
-        )?;
+        self.server.check()?;
+        self.auth.check()?;
+        self.stream.check(&self.server)?;
         rule(
             self.limits.header_bytes >= 8192,
             "limits.header_bytes must be at least 8192: browsers send that much",
@@ -300,7 +296,16 @@ impl Settings {
             self.store.poll_ms > 0 && self.analytics.flush_seconds > 0,
             "store.poll_ms and analytics.flush_seconds must be at least 1",
         )?;
-        let (certificate, key) = (&self.server.tls_certificate, &self.server.tls_key);
+        rule(
+            self.store.url.starts_with("sqlite:"),
+            "store.url must begin with sqlite://, for example sqlite:///var/lib/flagcast/flagcast.db",
+        )
+    }
+}
+
+impl Server {
+    fn check(&self) -> Result<(), ConfigError> {
+        let (certificate, key) = (&self.tls_certificate, &self.tls_key);
         rule(
             certificate.is_empty() || !key.is_empty(),
             "server.tls_certificate needs server.tls_key beside it: name the file of its private key",
@@ -309,16 +314,67 @@ impl Settings {
             key.is_empty() || !certificate.is_empty(),
             "server.tls_key needs server.tls_certificate beside it: name the file of its certificate",
         )?;
-        let url = &self.server.public_url;
+        let url = &self.public_url;
         rule(
-            url.is_empty() || url.starts_with("http://") || url.starts_with("https://"),
+            url.is_empty() || is_http(url),
             "server.public_url must begin with http:// or https://, for example https://flags.example.com",
-        )?;
-        rule(
-            self.store.url.starts_with("sqlite:"),
-            "store.url must begin with sqlite://, for example sqlite:///var/lib/flagcast/flagcast.db",
         )
     }
+}
+
+impl Auth {
+    fn check(&self) -> Result<(), ConfigError> {
+        let token = &self.bootstrap_token;
+        rule(
+            token.is_empty() || token.expose().len() >= TOKEN_LENGTH_MIN,
+            "auth.bootstrap_token must have at least 24 characters: take one from `openssl rand -hex 24`",
+        )?;
+        rule(
+            is_graphic(token) && is_graphic(&self.push_token),
+            "auth.bootstrap_token and auth.push_token may hold only printable ASCII without spaces",
+        )
+    }
+}
+
+impl Stream {
+    fn check(&self, server: &Server) -> Result<(), ConfigError> {
+        rule(
+            self.heartbeat_seconds > 0
+                && self.life_seconds > 0
+                && self.short_life_seconds > 0
+                && self.stall_seconds > 0,
+            "stream.heartbeat_seconds, life_seconds, short_life_seconds and stall_seconds must be at least 1",
+        )?;
+        rule(
+            self.cached_life_seconds >= CACHED_LIFE_SECONDS_MIN,
+            "stream.cached_life_seconds must be at least 10: a cache must have time to gather clients",
+        )?;
+        rule(
+            (1..=CACHED_HEARTBEAT_SECONDS_MAX).contains(&self.cached_heartbeat_seconds),
+            "stream.cached_heartbeat_seconds must be 1 to 5: Fastly takes a stream for complete after \
+             10 silent seconds and would hand it out as a recording",
+        )?;
+        rule(
+            self.shards <= SHARDS_MAX,
+            "stream.shards must be at most 1024: more than one for each core gains nothing",
+        )?;
+        rule(
+            self.pings_per_second_max == 0 || (self.fan_out == FanOut::Shards && !server.has_tls()),
+            "stream.pings_per_second_max needs stream.fan_out = \"shards\" and no TLS: bodies know no pace",
+        )
+    }
+}
+
+fn rule(holds: bool, text: &str) -> Result<(), ConfigError> {
+    if holds { Ok(()) } else { Err(ConfigError(text.to_owned())) }
+}
+
+fn is_graphic(secret: &Secret) -> bool {
+    secret.expose().bytes().all(|b| b.is_ascii_graphic())
+}
+
+fn is_http(url: &str) -> bool {
+    url.starts_with("http://") || url.starts_with("https://")
 }
 
 fn refuse(error: impl fmt::Display) -> ConfigError {

@@ -61,10 +61,8 @@ type AnsweredBy = ((&'static str, u16), Histogram);
 #[derive(Clone, Debug)]
 pub struct StreamMetrics {
     metrics: Metrics,
-    /// Streams of an environment that are open.
-    pub open: Gauge,
-    /// Streams of keys that no environment has.
-    pub open_unknown: Gauge,
+    /// Streams that are open, by dialect.
+    pub open: [OpenStreams; 2],
     /// Streams that began in a fan-out shard.
     pub opened_in_shards: Counter,
     /// Streams that began as the body of an answer.
@@ -90,6 +88,15 @@ pub struct StreamMetrics {
     ends: [Counter; StreamEnd::ALL.len()],
 }
 
+/// Open streams of one dialect.
+#[derive(Clone, Debug)]
+pub struct OpenStreams {
+    /// Of environments: under the direct contract, and under that of caches.
+    pub known: [Gauge; 2],
+    /// Of keys that no environment has.
+    pub unknown: Gauge,
+}
+
 /// Why a stream ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum StreamEnd {
@@ -109,11 +116,13 @@ pub enum StreamEnd {
     Joined,
     /// The system gave the gateway no room to keep it.
     Failed,
+    /// The grace period ended before the planned life of a stream that a cache shares.
+    Cut,
 }
 
 impl StreamEnd {
     /// Every reason, in the order of their numbers.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::Client,
         Self::Life,
         Self::Drain,
@@ -122,6 +131,7 @@ impl StreamEnd {
         Self::Timeout,
         Self::Joined,
         Self::Failed,
+        Self::Cut,
     ];
 
     fn as_str(self) -> &'static str {
@@ -134,6 +144,7 @@ impl StreamEnd {
             Self::Timeout => "timeout",
             Self::Joined => "joined",
             Self::Failed => "failed",
+            Self::Cut => "cut",
         }
     }
 }
@@ -147,6 +158,8 @@ pub struct FlagSetMetrics {
     pub evictions: Counter,
     /// Memory that rendered flag sets hold.
     pub bytes: Gauge,
+    /// Reads that could not wait for their revision because too many did.
+    pub waits_refused: Counter,
 }
 
 /// What the change feed measures.
@@ -250,10 +263,13 @@ impl Metrics {
     /// Handles for the hub and its streams.
     #[must_use]
     pub fn stream(&self) -> StreamMetrics {
-        let open = |contract: &str| {
-            let dialect = ("dialect", "flagsmith".to_owned());
-            self.gauge("flagcast_streams_open", &[dialect, ("contract", contract.to_owned())])
-        };
+        let open = ["flagsmith", "ofrep"].map(|dialect| {
+            let gauge = |contract: &str| {
+                let labels = [("dialect", dialect.to_owned()), ("contract", contract.to_owned())];
+                self.gauge("flagcast_streams_open", &labels)
+            };
+            OpenStreams { known: ["direct", "cached"].map(gauge), unknown: gauge("unknown") }
+        });
         let opened = |path: &str| {
             self.counter("flagcast_streams_opened_total", &[("path", path.to_owned())])
         };
@@ -263,8 +279,7 @@ impl Metrics {
         });
         StreamMetrics {
             metrics: self.clone(),
-            open: open("direct"),
-            open_unknown: open("unknown"),
+            open,
             opened_in_shards: opened("shard"),
             opened_in_bodies: opened("body"),
             ends,
@@ -287,6 +302,8 @@ impl Metrics {
             builds: self.counter("flagcast_flagset_builds_total", &[]),
             evictions: self.counter("flagcast_flagset_evictions_total", &[]),
             bytes: self.gauge("flagcast_flagset_bytes", &[]),
+            waits_refused: self
+                .counter("flagcast_limit_hits_total", &[("limit", "reads_waiting".to_owned())]),
         }
     }
 

@@ -19,7 +19,7 @@ use crate::metrics::FeedMetrics;
 use crate::model::{EnvironmentId, EnvironmentKind, Stamp};
 use crate::shutdown::Shutdown;
 use crate::store::{FeedEvent, Store, StoreError, now_micros};
-use crate::stream::{Change, Hub, Ping, PingFacts, ping};
+use crate::stream::{Change, Hub, Ping, PingFacts, PingStyle};
 
 /// Rest after a failed read of the store.
 const RETRY_PAUSE: Duration = Duration::from_millis(200);
@@ -30,11 +30,10 @@ const SPREAD_MS_MIN: u64 = 100;
 /// Longest spread: a change should be everywhere within a moment.
 const SPREAD_MS_MAX: u64 = 30_000;
 
-/// Encodes the pings of environments.
+/// Makes the pings of environments.
 #[derive(Clone, Debug)]
-pub struct PingFrames {
-    public_url: String,
-    heartbeat_seconds: u64,
+pub struct Pings {
+    style: Arc<PingStyle>,
     refetches_per_second: u32,
 }
 
@@ -50,7 +49,7 @@ pub struct Told {
     /// Who is listening.
     pub hub: Hub,
     /// How a ping looks.
-    pub frames: PingFrames,
+    pub pings: Pings,
 }
 
 /// The change feed of a process.
@@ -82,26 +81,24 @@ struct Echoes {
     keys: BTreeMap<EnvironmentId, DelayKey>,
 }
 
-impl PingFrames {
+impl Pings {
     /// `public_url` is where clients reach the doors.
     #[must_use]
     pub fn new(public_url: &str, stream: &config::Stream) -> Self {
-        Self {
-            public_url: public_url.to_owned(),
-            heartbeat_seconds: stream.heartbeat_seconds,
-            refetches_per_second: stream.refetches_per_second,
-        }
+        let heartbeat_seconds = [stream.heartbeat_seconds, stream.cached_heartbeat_seconds];
+        let style = PingStyle { public_url: public_url.to_owned(), heartbeat_seconds };
+        Self { style: Arc::new(style), refetches_per_second: stream.refetches_per_second }
     }
 
-    /// Encodes a ping for clients that should read within `spread_ms`.
-    fn encode(&self, known: &Known, stamp: Stamp, spread_ms: u64) -> Ping {
-        let Self { public_url, heartbeat_seconds, .. } = self;
-        let (client_key, revision) = (&known.client_key, stamp.revision);
-        let url = format!("{public_url}/sdk/v1/environments/{client_key}/flags?rev={revision}");
-        let flags_url = (known.kind == EnvironmentKind::Stored).then_some(url.as_str());
-        let heartbeat_seconds = *heartbeat_seconds;
-        let frame = ping(&PingFacts { stamp, flags_url, heartbeat_seconds, spread_ms });
-        Ping { stamp, frame }
+    /// A ping for clients that should read within `spread_ms`.
+    fn ping(&self, known: &Known, stamp: Stamp, spread_ms: u64) -> Ping {
+        Ping::new(PingFacts {
+            style: Arc::clone(&self.style),
+            client_key: known.client_key.clone(),
+            has_flags: known.kind == EnvironmentKind::Stored,
+            stamp,
+            spread_ms,
+        })
     }
 
     /// Over how many milliseconds the reads of so many clients should be spread.
@@ -128,7 +125,7 @@ impl Feed {
             let (id, stamp) = (entry.environment.id, entry.environment.stamp);
             told.directory.insert(&entry);
             if let Some(known) = told.directory.client_key(id) {
-                told.hub.seed(id, told.frames.encode(&known, stamp, 0));
+                told.hub.seed(id, told.pings.ping(&known, stamp, 0));
             }
         }
         let echo = Duration::from_secs(settings.stream.echo_seconds);
@@ -205,8 +202,8 @@ impl Told {
         if known.kind == EnvironmentKind::Stored {
             self.flagsets.advance(id, stamp.revision).await?;
         }
-        let spread_ms = if urgent { 0 } else { self.frames.spread_ms(self.hub.open(id)) };
-        let ping = self.frames.encode(&known, stamp, spread_ms);
+        let spread_ms = if urgent { 0 } else { self.pings.spread_ms(self.hub.open(id)) };
+        let ping = self.pings.ping(&known, stamp, spread_ms);
         let change = Change { committed_at, since_commit: since(committed_at), urgent };
         let pinged = self.hub.publish(id, ping, &change);
         if is_new {

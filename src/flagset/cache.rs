@@ -1,21 +1,36 @@
 //! The newest flag set of each environment, built once at a time and bounded in memory.
 //!
 //! Reads take what is there without a lock. A build reads the store; builds of one environment
-//! queue, and one that waited takes what the build before it found if that began late enough.
+//! queue, and one that waited takes what the build before it found if that began late enough. A read
+//! of a revision that the store does not have yet waits a moment for it.
 
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::time::Duration;
 
 use arc_swap::ArcSwapOption;
 use dashmap::DashMap;
-use tokio::sync::Mutex;
-use tokio::time::Instant;
+use tokio::sync::{Mutex, Notify, Semaphore};
+use tokio::time::{Instant, timeout_at};
 
 use super::set::FlagSet;
 use crate::metrics::FlagSetMetrics;
 use crate::model::{EnvironmentId, Revision};
 use crate::store::{Store, StoreError};
+
+/// Longest wait of a read for a revision that the store does not have yet: its commit may be on its
+/// way here from another node, and a client that is told to come back does so after a second.
+const AHEAD_WAIT: Duration = Duration::from_millis(500);
+
+/// What the flag sets of a process may take.
+#[derive(Clone, Copy, Debug)]
+pub struct Bounds {
+    /// Memory of rendered sets, in bytes.
+    pub bytes: usize,
+    /// Reads that wait for a revision.
+    pub waiting: usize,
+}
 
 /// The flag sets of a process. Clones share them.
 #[derive(Clone, Debug)]
@@ -32,6 +47,8 @@ struct Inner {
     bytes: AtomicUsize,
     /// Counts reads; a slot remembers its last one.
     reads: AtomicU64,
+    /// Reads that may wait for a revision.
+    waits: Semaphore,
     metrics: FlagSetMetrics,
 }
 
@@ -39,6 +56,8 @@ struct Inner {
 struct Slot {
     current: ArcSwapOption<FlagSet>,
     last_read: AtomicU64,
+    /// Rings when a newer set is in place.
+    advanced: Notify,
     /// Held by the build; holds when the last one began.
     began: Mutex<Option<Instant>>,
 }
@@ -46,13 +65,14 @@ struct Slot {
 impl FlagSets {
     /// Makes an empty cache over `store`.
     #[must_use]
-    pub fn new(store: Store, bytes_max: usize, metrics: FlagSetMetrics) -> Self {
+    pub fn new(store: Store, bounds: Bounds, metrics: FlagSetMetrics) -> Self {
         let inner = Inner {
             store,
             slots: DashMap::new(),
-            bytes_max,
+            bytes_max: bounds.bytes,
             bytes: AtomicUsize::new(0),
             reads: AtomicU64::new(0),
+            waits: Semaphore::new(bounds.waiting.min(Semaphore::MAX_PERMITS)),
             metrics,
         };
         Self { inner: Arc::new(inner) }
@@ -66,8 +86,8 @@ impl FlagSets {
         self.boxed_build(id, Revision(0)).await
     }
 
-    /// A flag set of at least `revision`. Reads through when this process is behind, and answers
-    /// with nothing when the store is, too.
+    /// A flag set of at least `revision`. Reads through when this process is behind, waits a moment
+    /// when the store is, too, and then answers with nothing.
     pub async fn at_least(
         &self,
         id: EnvironmentId,
@@ -77,7 +97,30 @@ impl FlagSets {
         if let Some(set) = self.peek(id).filter(reaches) {
             return Ok(Some(set));
         }
-        Ok(self.boxed_build(id, revision).await?.filter(reaches))
+        let Some(behind) = self.boxed_build(id, revision).await? else { return Ok(None) };
+        if reaches(&behind) {
+            return Ok(Some(behind));
+        }
+        Ok(Box::pin(self.wait_for(id, revision)).await)
+    }
+
+    /// Waits for a revision that the store did not have a moment ago.
+    async fn wait_for(&self, id: EnvironmentId, revision: Revision) -> Option<Arc<FlagSet>> {
+        let Ok(_waiting) = self.inner.waits.try_acquire() else {
+            self.inner.metrics.waits_refused.increment(1);
+            return None;
+        };
+        let deadline = Instant::now() + AHEAD_WAIT;
+        loop {
+            let slot = Arc::clone(&*self.inner.slots.get(&id)?);
+            let mut advanced = pin!(slot.advanced.notified());
+            // Listening first, then looking: what comes in between is heard.
+            advanced.as_mut().enable();
+            if let Some(set) = self.peek(id).filter(|set| set.stamp.revision >= revision) {
+                return Some(set);
+            }
+            timeout_at(deadline, advanced).await.ok()?;
+        }
     }
 
     /// Brings a flag set that is held to at least `revision`. One that nobody read stays unbuilt:
@@ -92,7 +135,7 @@ impl FlagSets {
         let held = slot.current.load().is_some();
         drop(build);
         if held {
-            self.at_least(id, revision).await?;
+            self.boxed_build(id, revision).await?;
         }
         Ok(())
     }
@@ -152,6 +195,7 @@ impl FlagSets {
         let set = Arc::new(FlagSet::render(&state));
         self.inner.metrics.builds.increment(1);
         self.inner.put(&slot, Some(Arc::clone(&set)));
+        slot.advanced.notify_waiters();
         let read = self.inner.reads.fetch_add(1, Ordering::Relaxed);
         slot.last_read.store(read, Ordering::Relaxed);
         self.inner.evict(id);

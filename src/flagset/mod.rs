@@ -11,6 +11,6 @@ mod flagsmith;
 mod set;
 
 pub use body::{Body, Encoding};
-pub use cache::FlagSets;
+pub use cache::{Bounds, FlagSets};
 pub use directory::{Directory, Known};
-pub use set::{FlagSet, Singled};
+pub use set::{FlagSet, Singled, surrogate_key};

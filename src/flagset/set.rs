@@ -6,7 +6,7 @@ use serde_json::{Map, Value as Json, json};
 
 use super::body::Body;
 use super::flagsmith;
-use crate::model::{EnvironmentState, Stamp};
+use crate::model::{ClientKey, EnvironmentState, Stamp};
 
 /// Everything that is served of an environment at one revision. It never changes.
 #[derive(Debug)]
@@ -17,6 +17,8 @@ pub struct FlagSet {
     pub etag: HeaderValue,
     /// `updated_at` as Flagsmith's SDKs read it from a header.
     pub updated_at: HeaderValue,
+    /// By which caches are purged of what they hold of this environment's flags.
+    pub surrogate_key: HeaderValue,
     /// Our own shape.
     pub sdk: Body,
     /// Flagsmith's flag list.
@@ -42,6 +44,7 @@ impl FlagSet {
             stamp,
             etag: header(format!("W/\"{client_key}.{}\"", stamp.revision)),
             updated_at: header(stamp.updated_at.to_string()),
+            surrogate_key: header(surrogate_key(client_key)),
             sdk: Body::new(sdk_flags(state)),
             flags: Body::new(flags),
             document: Body::new(flagsmith::environment_document(state).to_string()),
@@ -62,6 +65,12 @@ impl FlagSet {
     pub fn weight(&self) -> usize {
         self.sdk.weight() + self.flags.weight() + self.document.weight() + 64 * self.singled.len()
     }
+}
+
+/// The name under which caches hold the flags of an environment that a change makes old.
+#[must_use]
+pub fn surrogate_key(client_key: &ClientKey) -> String {
+    format!("flags-{client_key}")
 }
 
 /// Keys and numbers are visible ASCII, so they make a header.

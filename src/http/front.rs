@@ -23,10 +23,12 @@ use tower::ServiceExt as _;
 
 use super::handover::Handover;
 use super::request::{BodyLimits, Peer};
-use super::router::{FLAGSMITH_FLAGS_ROUTE, SDK_FLAGS_ROUTE, STREAM_ROUTE};
-use super::{Flagsmith, Sdk, Sse, cors, flagsmith, sdk, sse};
+use super::router::{FLAGSMITH_FLAGS_ROUTE, OFREP_STREAM_ROUTE, SDK_FLAGS_ROUTE, STREAM_ROUTE};
+use super::sse::{Asked, Head};
+use super::{Flagsmith, Sdk, Sse, cors, flagsmith, sdk};
 use crate::metrics::RequestMetrics;
 use crate::model::Revision;
+use crate::stream::Dialect;
 
 /// Answers the requests of a listener.
 #[derive(Debug)]
@@ -69,9 +71,9 @@ impl Front {
             && request.method() == Method::GET
         {
             if let Some(handover) = handover
-                && let Some(client_key) = leaving(&request)
+                && let Some((route, asked)) = leaving(&request, peer)
             {
-                let answer = straight.stream(client_key, request.headers(), peer, handover);
+                let answer = straight.stream(route, &asked, handover);
                 return Box::pin(std::future::ready(answer));
             }
             return Box::pin(async move {
@@ -98,14 +100,25 @@ impl Front {
 /// An answer on its way.
 pub(super) type Answer<'a> = Pin<Box<dyn Future<Output = Response> + Send + 'a>>;
 
-/// The key of a stream whose socket can leave the HTTP library. Others stay bodies: HTTP/1.0 knows no
-/// chunks, and a request with a body would leave that body behind, to be taken for a request.
-fn leaving(request: &Request<Incoming>) -> Option<&str> {
-    let can_leave = request.version() == Version::HTTP_11 && request.body().is_end_stream();
-    let (before, after) = STREAM_ROUTE.split_once("{client_key}")?;
-    let client_key = request.uri().path().strip_prefix(before)?.strip_suffix(after)?;
-    (can_leave && is_plain(client_key)).then_some(client_key)
+/// A stream whose socket can leave the HTTP library, and its route. Others stay bodies: HTTP/1.0
+/// knows no chunks, and a request with a body would leave that body behind, to be taken for a request.
+fn leaving(request: &Request<Incoming>, peer: SocketAddr) -> Option<(&'static str, Asked<'_>)> {
+    let (version, path) = (request.version(), request.uri().path());
+    if version != Version::HTTP_11 || !request.body().is_end_stream() {
+        return None;
+    }
+    let (route, dialect, client_key) = STREAMS.into_iter().find_map(|(route, dialect)| {
+        let (before, after) = route.split_once("{client_key}")?;
+        let client_key = path.strip_prefix(before)?.strip_suffix(after)?;
+        is_plain(client_key).then_some((route, dialect, client_key))
+    })?;
+    let (method, headers) = (request.method(), request.headers());
+    Some((route, Asked { dialect, client_key, method, version, headers, peer }))
 }
+
+/// The routes of streams.
+const STREAMS: [(&str, Dialect); 2] =
+    [(STREAM_ROUTE, Dialect::Flagsmith), (OFREP_STREAM_ROUTE, Dialect::Ofrep)];
 
 /// Whether a part of a path is what the router would make of it.
 fn is_plain(part: &str) -> bool {
@@ -119,18 +132,13 @@ fn asks_to_close(headers: &HeaderMap) -> bool {
 }
 
 impl Straight {
-    fn stream(
-        &self,
-        client_key: &str,
-        headers: &HeaderMap,
-        peer: SocketAddr,
-        handover: &Arc<Handover>,
-    ) -> Response {
+    fn stream(&self, route: &str, asked: &Asked<'_>, handover: &Arc<Handover>) -> Response {
         let began = Instant::now();
-        let opening = self.sse.open(client_key, headers, peer);
-        let mut response = sse::answer(handover.begin(opening, asks_to_close(headers)));
+        let opening = self.sse.open(asked);
+        let head = Head::of(asked.client_key, &opening);
+        let mut response = head.with(handover.begin(opening, asks_to_close(asked.headers)));
         cors::open(response.headers_mut());
-        record(&self.metrics, STREAM_ROUTE, "GET", began, &response);
+        record(&self.metrics, route, "GET", began, &response);
         response
     }
 

@@ -19,8 +19,11 @@ use crate::metrics::{Metrics, RequestMetrics};
 /// The read of our own clients.
 pub(super) const SDK_FLAGS_ROUTE: &str = "/sdk/v1/environments/{client_key}/flags";
 
-/// The stream of an environment.
+/// The stream of an environment, in Flagsmith's dialect.
 pub(super) const STREAM_ROUTE: &str = "/sse/environments/{client_key}/stream";
+
+/// The same in OFREP's dialect.
+pub(super) const OFREP_STREAM_ROUTE: &str = "/ofrep/v1/streams/{client_key}";
 
 /// The read of Flagsmith's clients.
 pub(super) const FLAGSMITH_FLAGS_ROUTE: &str = "/api/v1/flags/";
@@ -61,7 +64,8 @@ pub fn public_front(doors: Doors, metrics: &Metrics, limits: BodyLimits) -> Fron
         .with_state(doors.flagsmith);
     // Called by SDKs and browsers; `queue-change` by another system.
     let streams = Router::new()
-        .route(STREAM_ROUTE, get(sse::stream))
+        .route(STREAM_ROUTE, get(sse::flagsmith_stream))
+        .route(OFREP_STREAM_ROUTE, get(sse::ofrep_stream))
         .route("/sse/environments/{client_key}/queue-change", post(sse::queue_change))
         .with_state(doors.sse);
     let open = sdk

@@ -1,9 +1,9 @@
 //! Our own read: `GET /sdk/v1/environments/{client_key}/flags[?rev=N]`.
 //!
 //! With `rev` the answer never changes, so a cache may keep it for a year and a million refetches
-//! after a ping become one. It is never older than N: a process that is behind reads through, and
-//! one whose store is behind, too, says 404 for a second instead of serving an older body under the
-//! new name.
+//! after a ping become one. It is never older than N: a process that is behind reads through and
+//! waits a little, and one whose store is behind, too, says 404 for a second instead of serving an
+//! older body under the new name. Nothing is stored for a number that was never issued.
 
 use std::sync::Arc;
 
@@ -14,16 +14,27 @@ use http::{HeaderMap, HeaderValue};
 use serde::Deserialize;
 
 use super::errors::Problem;
+use super::hops::Hops;
 use super::request::Params;
-use super::shared::{Keeping, respond};
+use super::shared::{Keeping, SHARED, respond};
 use crate::flagset::{Directory, FlagSets};
 use crate::model::{EnvironmentKind, Revision};
 
-const PINNED: Keeping =
-    Keeping { cache_control: "public, max-age=31536000, immutable", vary: "accept-encoding" };
+const PINNED: Keeping = Keeping {
+    cache_control: "public, max-age=31536000, immutable",
+    vary: "accept-encoding",
+    is_purged: false,
+};
 
-const UNPINNED: Keeping =
-    Keeping { cache_control: "public, max-age=0, must-revalidate", vary: "accept-encoding" };
+const UNPINNED: Keeping = Keeping {
+    cache_control: "public, max-age=0, must-revalidate",
+    vary: "accept-encoding",
+    is_purged: false,
+};
+
+/// The same through a cache: a herd without a revision costs one request.
+const UNPINNED_SHARED: Keeping =
+    Keeping { cache_control: SHARED, vary: "accept-encoding", is_purged: true };
 
 /// What the reads need.
 #[derive(Clone, Debug)]
@@ -32,6 +43,8 @@ pub struct Sdk {
     pub directory: Arc<Directory>,
     /// The flag sets.
     pub flagsets: FlagSets,
+    /// What is between clients and us.
+    pub hops: Hops,
 }
 
 #[derive(Debug, Deserialize)]
@@ -79,7 +92,11 @@ pub(super) async fn read(
         let detail = "this revision does not exist yet; try again in a moment";
         brief(Problem::not_found(detail), "public, max-age=1")
     })?;
-    let keeping = if wanted.is_some() { PINNED } else { UNPINNED };
+    let keeping = match wanted {
+        Some(_) => PINNED,
+        None if sdk.hops.may_share(headers) => UNPINNED_SHARED,
+        None => UNPINNED,
+    };
     Ok(respond(headers, &set, &set.sdk, keeping))
 }
 

@@ -13,8 +13,16 @@ use crate::flagset::{Body, Encoding, FlagSet};
 pub(super) const UPDATED_AT: HeaderName =
     HeaderName::from_static("x-flagsmith-document-updated-at");
 
+/// By which caches are purged; one word for each thing that an answer shows.
+pub(super) const SURROGATE_KEY: HeaderName = HeaderName::from_static("surrogate-key");
+
 /// Headers that an answer has at most.
-const HEADERS: usize = 12;
+const HEADERS: usize = 13;
+
+/// For a second a cache may share what a change can make old: a herd then costs one request, and
+/// who got the older answer reads once more at the echo.
+pub(super) const SHARED: &str =
+    "public, max-age=0, s-maxage=1, stale-while-revalidate=0, stale-if-error=0";
 
 /// How an answer may be kept.
 #[derive(Clone, Copy, Debug)]
@@ -23,6 +31,8 @@ pub(super) struct Keeping {
     pub(super) cache_control: &'static str,
     /// `Vary`.
     pub(super) vary: &'static str,
+    /// Whether a change makes it old in caches that may keep it, so that they purge it by its name.
+    pub(super) is_purged: bool,
 }
 
 /// Answers with a body of `set`, or with 304 when the client holds it.
@@ -38,6 +48,9 @@ pub(super) fn respond(
     headers.insert(UPDATED_AT, set.updated_at.clone());
     headers.insert(CACHE_CONTROL, HeaderValue::from_static(keeping.cache_control));
     headers.insert(VARY, HeaderValue::from_static(keeping.vary));
+    if keeping.is_purged {
+        headers.insert(SURROGATE_KEY, set.surrogate_key.clone());
+    }
     let (status, bytes) = if holds(request, &set.etag) {
         (StatusCode::NOT_MODIFIED, Bytes::new())
     } else {

@@ -1,11 +1,12 @@
-//! The streams: `GET /sse/environments/{client_key}/stream`, and `queue-change`, by which another
-//! system announces that an environment of its own has changed.
+//! The streams: `GET /sse/environments/{client_key}/stream` in Flagsmith's dialect,
+//! `GET /ofrep/v1/streams/{client_key}` in OFREP's, and `queue-change`, by which another system
+//! announces that an environment of its own has changed.
 //!
-//! The stream route never answers with an error: browsers would give up for ever, and some SDKs
+//! A stream route never answers with an error: browsers would give up for ever, and some SDKs
 //! would come back at once, hundreds of times a second. An unknown key gets a silent stream with a
 //! short life, and so does a stream beyond a limit, with word to come back later.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,7 +14,7 @@ use axum::body::Body;
 use axum::extract::{Path, Request, State};
 use axum::response::{IntoResponse as _, Response};
 use http::header::{ACCEPT, AUTHORIZATION, CACHE_CONTROL, CONTENT_TYPE, USER_AGENT};
-use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Version};
 use http_body::Frame;
 use http_body_util::StreamBody;
 use serde::Deserialize;
@@ -21,13 +22,17 @@ use subtle::ConstantTimeEq as _;
 use tokio_stream::StreamExt as _;
 
 use super::errors::Detail;
+use super::hops::Hops;
 use super::request::{BodyLimits, Peer, parse_json};
+use super::shared::SURROGATE_KEY;
 use crate::config;
 use crate::flagset::Directory;
 use crate::model::{ClientKey, Origin, Secret, UpdatedAt};
 use crate::shutdown::Shutdown;
 use crate::store::{Announced, Store};
-use crate::stream::{ClientFamily, Hub, Join, Opening, Pace, body};
+use crate::stream::{
+    ClientFamily, Contract, Dialect, Hub, Join, Manner, Opening, Pace, Subscriber, body,
+};
 
 /// What the streams need.
 #[derive(Clone, Debug)]
@@ -40,6 +45,8 @@ pub struct Sse {
     pub store: Store,
     /// Times of streams.
     pub stream: config::Stream,
+    /// What is between clients and us.
+    pub hops: Hops,
     /// Time over which a drain ends streams.
     pub drain: Duration,
     /// What another system must send to announce changes; empty: nobody may.
@@ -50,60 +57,107 @@ pub struct Sse {
     pub shutdown: Shutdown,
 }
 
-pub(super) async fn stream(
+/// What a stream is asked for with.
+#[derive(Debug)]
+pub(super) struct Asked<'a> {
+    pub(super) dialect: Dialect,
+    pub(super) client_key: &'a str,
+    pub(super) method: &'a Method,
+    pub(super) version: Version,
+    pub(super) headers: &'a HeaderMap,
+    pub(super) peer: SocketAddr,
+}
+
+pub(super) async fn flagsmith_stream(
     State(sse): State<Sse>,
     Path(client_key): Path<String>,
     Peer(peer): Peer,
-    headers: HeaderMap,
+    request: Request,
 ) -> Response {
-    let frames = body(sse.open(&client_key, &headers, peer), sse.shutdown.clone());
-    let frames = frames.map(|frame| Ok::<_, std::convert::Infallible>(Frame::data(frame)));
-    answer(Body::new(StreamBody::new(frames)))
+    sse.answer(Dialect::Flagsmith, &client_key, peer, &request)
+}
+
+pub(super) async fn ofrep_stream(
+    State(sse): State<Sse>,
+    Path(client_key): Path<String>,
+    Peer(peer): Peer,
+    request: Request,
+) -> Response {
+    sse.answer(Dialect::Ofrep, &client_key, peer, &request)
 }
 
 impl Sse {
+    /// Answers with a stream that is a body.
+    fn answer(
+        &self,
+        dialect: Dialect,
+        client_key: &str,
+        peer: SocketAddr,
+        request: &Request,
+    ) -> Response {
+        let (method, version, headers) = (request.method(), request.version(), request.headers());
+        let asked = Asked { dialect, client_key, method, version, headers, peer };
+        let opening = self.open(&asked);
+        let head = Head::of(client_key, &opening);
+        let frames = body(opening, self.shutdown.clone());
+        let frames = frames.map(|frame| frame.map(Frame::data));
+        head.with(Body::new(StreamBody::new(frames)))
+    }
+
     /// Decides who begins a stream and how long it may last.
-    pub(super) fn open(&self, client_key: &str, headers: &HeaderMap, peer: SocketAddr) -> Opening {
+    pub(super) fn open(&self, asked: &Asked<'_>) -> Opening {
+        let Asked { dialect, client_key, method, version, headers, peer } = *asked;
         let known = self.directory.find_client(client_key);
-        // A client that does not ask for events may be reading to the end before it looks.
-        let short = known.is_none() || !asks_for_events(headers);
-        let times = &self.stream;
-        let life = if short { times.short_life_seconds } else { times.life_seconds };
-        let pace = Pace {
-            heartbeat: Duration::from_secs(times.heartbeat_seconds),
-            life: Duration::from_secs(life),
-            drain: self.drain,
-        };
+        let contract = self.hops.contract(method, version, headers);
+        let pace =
+            self.pace(contract, known.is_some() && asks_for_events(headers), known.is_some());
+        let manner = Manner { dialect, contract };
         let agent = headers.get(USER_AGENT).and_then(|agent| agent.to_str().ok());
         let family = ClientFamily::of(agent.unwrap_or_default());
-        let address = peer.ip();
+        let subscriber = Subscriber { family, manner, address: peer.ip() };
         let Some(known) = known else {
-            return match self.hub.subscribe_unknown(family, address) {
+            return match self.hub.subscribe_unknown(subscriber) {
                 Ok(stranger) => {
-                    Opening::stranger(stranger, self.join(client_key, family, address), pace)
+                    Opening::stranger(stranger, self.join(client_key, subscriber), pace)
                 }
-                Err(_) => self.refuse(pace),
+                Err(_) => self.refuse(manner, pace),
             };
         };
-        match self.hub.subscribe(known.id, family, address) {
+        match self.hub.subscribe(known.id, subscriber) {
             Ok(subscription) => Opening::subscriber(subscription, pace),
-            Err(_) => self.refuse(pace),
+            Err(_) => self.refuse(manner, pace),
         }
     }
 
+    /// The times of a stream. A direct client that does not ask for events may be reading to the end
+    /// before it looks; behind a cache that is only the first of many.
+    fn pace(&self, contract: Contract, asks_for_events: bool, is_known: bool) -> Pace {
+        let times = &self.stream;
+        let (life, heartbeat) = match contract {
+            Contract::Direct if asks_for_events => (times.life_seconds, times.heartbeat_seconds),
+            Contract::Direct => (times.short_life_seconds, times.heartbeat_seconds),
+            Contract::Cached if is_known => {
+                (times.cached_life_seconds, times.cached_heartbeat_seconds)
+            }
+            Contract::Cached => (times.short_life_seconds, times.cached_heartbeat_seconds),
+        };
+        let (life, heartbeat) = (Duration::from_secs(life), Duration::from_secs(heartbeat));
+        Pace { heartbeat, life, drain: self.drain }
+    }
+
     /// The key of a stranger may become known while it listens.
-    fn join(&self, client_key: &str, family: ClientFamily, address: IpAddr) -> Join {
+    fn join(&self, client_key: &str, subscriber: Subscriber) -> Join {
         let (directory, hub) = (Arc::clone(&self.directory), self.hub.clone());
         let client_key = client_key.to_owned();
         Box::new(move || {
             let known = directory.find_client(&client_key)?;
-            hub.subscribe(known.id, family, address).ok()
+            hub.subscribe(known.id, subscriber).ok()
         })
     }
 
-    fn refuse(&self, pace: Pace) -> Opening {
+    fn refuse(&self, manner: Manner, pace: Pace) -> Opening {
         let life = Duration::from_secs(self.stream.refusal_seconds);
-        Opening::refused(Pace { life, ..pace })
+        Opening::refused(manner, Pace { life, ..pace })
     }
 }
 
@@ -115,16 +169,49 @@ fn asks_for_events(headers: &HeaderMap) -> bool {
         .any(|accept| accept.to_ascii_lowercase().contains("text/event-stream"))
 }
 
-/// The head of a stream.
-pub(super) fn answer(body: Body) -> Response {
-    let mut response = body.into_response();
-    let headers = response.headers_mut();
-    headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/event-stream"));
-    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store, no-transform"));
-    // nginx and its kin hold an answer back until a buffer is full, unless told so.
-    let buffering = HeaderName::from_static("x-accel-buffering");
-    headers.insert(buffering, HeaderValue::from_static("no"));
-    response
+/// The head of a stream, as its contract wants it.
+///
+/// A cache makes one stream of many only if nothing in the head forbids or splits it: it has no
+/// `Vary`, no validator, no cookie, no coding, and it is the same for every client. What is fresh may
+/// be handed out from memory, so a stream must not be fresh for as long as it lives.
+#[derive(Debug)]
+pub(super) struct Head {
+    cache_control: HeaderValue,
+    surrogate_key: Option<HeaderValue>,
+}
+
+impl Head {
+    pub(super) fn of(client_key: &str, opening: &Opening) -> Self {
+        let Some(fresh) = opening.fresh_seconds() else {
+            let cache_control = HeaderValue::from_static("no-store, no-transform");
+            return Self { cache_control, surrogate_key: None };
+        };
+        let cache_control = format!(
+            "public, max-age=0, s-maxage={fresh}, stale-while-revalidate=0, stale-if-error=0, \
+             no-transform"
+        );
+        // What is no key could be no header either.
+        let surrogate_key = ClientKey::parse(client_key).ok();
+        let surrogate_key = surrogate_key.map(|key| format!("sse env-{key}"));
+        Self {
+            cache_control: HeaderValue::try_from(cache_control).expect("visible ASCII"),
+            surrogate_key: surrogate_key.and_then(|key| HeaderValue::try_from(key).ok()),
+        }
+    }
+
+    pub(super) fn with(self, body: Body) -> Response {
+        let mut response = body.into_response();
+        let headers = response.headers_mut();
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/event-stream"));
+        headers.insert(CACHE_CONTROL, self.cache_control);
+        if let Some(surrogate_key) = self.surrogate_key {
+            headers.insert(SURROGATE_KEY, surrogate_key);
+        }
+        // nginx and its kin hold an answer back until a buffer is full, unless told so.
+        let buffering = HeaderName::from_static("x-accel-buffering");
+        headers.insert(buffering, HeaderValue::from_static("no"));
+        response
+    }
 }
 
 /// What a Flagsmith core sends.
@@ -206,6 +293,56 @@ mod tests {
         assert_eq!(micros("2026-08-21 12:00:00.123456"), expected);
         assert_eq!(micros("1969-12-31T23:59:59Z"), None);
         assert_eq!(micros("yesterday"), None);
+    }
+
+    /// The head of a stream of `life`, with what every answer to a browser has.
+    fn head(contract: Contract, life: u64, client_key: &str) -> HeaderMap {
+        let life = Duration::from_secs(life);
+        let pace = Pace { heartbeat: Duration::from_secs(1), life, drain: Duration::ZERO };
+        let manner = Manner { dialect: Dialect::Ofrep, contract };
+        let opening = Opening::refused(manner, pace);
+        let mut response = Head::of(client_key, &opening).with(Body::empty());
+        crate::http::cors::open(response.headers_mut());
+        response.headers().clone()
+    }
+
+    /// One header more, or another word in these, and a cache makes a stream for each client, or hands
+    /// out a recording. So the whole head is named here.
+    #[test]
+    fn the_head_of_a_cached_stream_has_what_collapses_and_nothing_that_does_not() {
+        for life in [6, 48, 60, 72] {
+            let headers = head(Contract::Cached, life, "aB3");
+            let fresh = life - 3;
+            let cache_control = format!(
+                "public, max-age=0, s-maxage={fresh}, stale-while-revalidate=0, \
+                 stale-if-error=0, no-transform"
+            );
+            let expected = [
+                ("access-control-allow-origin", "*"),
+                (
+                    "access-control-expose-headers",
+                    "x-flagsmith-document-updated-at, etag, retry-after",
+                ),
+                ("cache-control", &cache_control),
+                ("content-type", "text/event-stream"),
+                ("surrogate-key", "sse env-aB3"),
+                ("x-accel-buffering", "no"),
+            ];
+            let mut found: Vec<_> = headers
+                .iter()
+                .map(|(name, value)| (name.as_str(), value.to_str().unwrap()))
+                .collect();
+            found.sort_unstable();
+            assert_eq!(found, expected);
+        }
+        assert!(!head(Contract::Cached, 60, "no key\n").contains_key("surrogate-key"));
+    }
+
+    #[test]
+    fn no_cache_keeps_a_direct_stream() {
+        let headers = head(Contract::Direct, 900, "aB3");
+        assert_eq!(headers[CACHE_CONTROL], "no-store, no-transform");
+        assert!(!headers.contains_key("surrogate-key"));
     }
 
     #[test]

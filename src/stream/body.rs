@@ -3,38 +3,52 @@
 //! For HTTP/1.0, HTTP/2 and TLS, whose bytes the HTTP library has to frame. Everything else goes
 //! through a shard, which costs a hundredth of the memory and says the same.
 
+use std::time::Duration;
+
 use async_stream::stream;
 use bytes::Bytes;
 use tokio::sync::watch;
-use tokio::time::{Instant, sleep_until};
+use tokio::time::{Instant, sleep, sleep_until};
 use tokio_stream::Stream;
 
 use super::channel::Changes;
 use super::frames;
 use super::hub::Subscription;
+use super::manner::{Dialect, Manner};
 use super::opening::{Join, Opening, Who};
-use super::pace::{Pace, drain_retry, refused_retry, share_of_drain};
+use super::pace::{Pace, cut_of_drain, drain_retry, refused_retry, share_of_drain};
+use super::ping::heartbeat_event;
 use crate::metrics::StreamEnd;
 use crate::model::Revision;
 use crate::shutdown::Shutdown;
 
+/// Rest between the last event of a stream and its cut: the HTTP library drops what it has not
+/// flushed when it is told of an error.
+const FLUSH_PAUSE: Duration = Duration::from_millis(100);
+
+/// The stream ends before its time, and must not look complete: a cache would keep it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the stream is cut before its time")]
+pub struct Cut;
+
 /// Yields what one client reads. Each item is one event or comment, whole. A stranger, whose key no
-/// environment has, is silent until it can join one that has it now.
+/// environment has, is silent until it can join one that has it now. An error ends the stream
+/// without a last chunk.
 pub fn body(
     mut opening: Opening,
     shutdown: Shutdown,
-) -> impl Stream<Item = Bytes> + Send + 'static {
+) -> impl Stream<Item = Result<Bytes, Cut>> + Send + 'static {
     stream! {
         // Listened to before the first event is read: nothing falls between the two.
         let changes = opening.changes();
         let began = Instant::now();
         if let Some(first) = opening.first_event() {
-            yield first;
+            yield Ok(first);
         }
-        let Opening { who, pace, told } = opening;
+        let Opening { who, manner, pace, told } = opening;
         let (Who::Subscriber(subscription, join), Some(changes)) = (who, changes) else {
-            drained_or_over(&shutdown, pace).await;
-            yield frames::goodbye(refused_retry()).event();
+            drained_or_over(&shutdown, manner, pace).await;
+            yield Ok(frames::goodbye(refused_retry()).event());
             return;
         };
         subscription.metrics().opened_in_bodies.increment(1);
@@ -43,33 +57,38 @@ pub fn body(
             arrivals: subscription.arrivals(),
             subscription,
             join,
+            manner,
             pace,
             end: began + pace.life,
             heartbeat: began + pace.heartbeat,
             told,
             draining: false,
+            cut: false,
         };
         // A stranger's key may have become known on the way here.
         life.try_to_join();
         while let Some(bytes) = life.next(&shutdown).await {
-            yield bytes;
+            yield Ok(bytes);
         }
         // What came with the end is told before it, a moment earlier than by the next stream.
         if let Some(last) = life.last() {
-            yield last;
+            yield Ok(last);
         }
-        if life.draining {
-            yield frames::goodbye(drain_retry()).event();
+        if life.cut {
+            sleep(FLUSH_PAUSE).await;
+            yield Err(Cut);
+        } else if life.draining && !life.manner.is_cached() {
+            yield Ok(frames::goodbye(drain_retry()).event());
         }
     }
 }
 
-/// Waits for the end of a refused stream.
-async fn drained_or_over(shutdown: &Shutdown, pace: Pace) {
+/// Waits for the end of a refused stream. One that a cache shares is short, and not ended earlier.
+async fn drained_or_over(shutdown: &Shutdown, manner: Manner, pace: Pace) {
     let over = Instant::now() + pace.life;
     tokio::select! {
         () = sleep_until(over) => {}
-        () = shutdown.drained() => {
+        () = shutdown.drained(), if !manner.is_cached() => {
             sleep_until(over.min(Instant::now() + share_of_drain(pace.drain))).await;
         }
     }
@@ -81,11 +100,14 @@ struct Life {
     changes: Changes,
     arrivals: Option<watch::Receiver<u64>>,
     join: Option<Join>,
+    manner: Manner,
     pace: Pace,
     end: Instant,
     heartbeat: Instant,
     told: Option<Revision>,
     draining: bool,
+    /// The end comes before its time and must be seen to.
+    cut: bool,
 }
 
 impl Life {
@@ -97,36 +119,45 @@ impl Life {
                 biased;
                 () = shutdown.drained(), if !self.draining => {
                     self.draining = true;
-                    self.end = self.end.min(Instant::now() + share_of_drain(self.pace.drain));
+                    self.hurry();
                 }
                 () = sleep_until(self.end) => {
-                    let end = if self.draining { StreamEnd::Drain } else { StreamEnd::Life };
-                    self.subscription.ends(end);
+                    self.subscription.ends(match (self.cut, self.draining) {
+                        (true, _) => StreamEnd::Cut,
+                        (false, true) if !self.manner.is_cached() => StreamEnd::Drain,
+                        _ => StreamEnd::Life,
+                    });
                     return None;
                 }
                 () = self.changes.changed(), if self.arrivals.is_none() => {
                     let newest = self.changes.newest();
                     if newest.gone {
                         self.subscription.ends(StreamEnd::Gone);
+                        self.cut = self.manner.is_cached();
                         return None;
                     }
-                    // An echo makes clients read again, and who cannot connect to a gateway that
-                    // drains fails: JavaScript's SDK is then deaf for good. Its next stream begins
-                    // with the state anyway.
                     if let Some(ping) = newest.ping
-                        && !(self.draining && self.told >= Some(ping.stamp.revision))
+                        && (self.told < Some(ping.stamp.revision) || self.wants_echo())
                     {
                         self.hear(ping.stamp.revision);
-                        return Some(ping.frame.event());
+                        return Some(ping.frame(self.manner).event());
                     }
                 }
                 () = arrival(&mut self.arrivals) => self.try_to_join(),
                 () = sleep_until(self.heartbeat) => {
                     self.heartbeat = Instant::now() + self.pace.heartbeat;
-                    return Some(Bytes::from_static(frames::HEARTBEAT));
+                    let newest = self.subscription.channel().newest().ping;
+                    return Some(heartbeat_event(newest.as_ref(), self.manner));
                 }
             }
         }
+    }
+
+    /// Whether to tell once more what was told. OFREP's clients queue what comes while they read.
+    /// And an echo makes clients read again, and who cannot connect to a gateway that drains fails:
+    /// JavaScript's SDK is then deaf for good. Its next stream begins with the state anyway.
+    fn wants_echo(&self) -> bool {
+        self.manner.dialect == Dialect::Flagsmith && !self.draining
     }
 
     /// A change that was not told yet.
@@ -134,8 +165,21 @@ impl Life {
         let ping = self.subscription.channel().newest().ping?;
         (self.told < Some(ping.stamp.revision)).then(|| {
             self.hear(ping.stamp.revision);
-            ping.frame.event()
+            ping.frame(self.manner).event()
         })
+    }
+
+    /// Ends within the drain. What a cache shares goes on to its planned end, which is clean, as far
+    /// as the grace period reaches.
+    fn hurry(&mut self) {
+        let (now, drain) = (Instant::now(), self.pace.drain);
+        if self.manner.is_cached() {
+            let cut = now + cut_of_drain(drain);
+            self.cut = cut < self.end;
+            self.end = self.end.min(cut);
+        } else {
+            self.end = self.end.min(now + share_of_drain(drain));
+        }
     }
 
     fn hear(&mut self, revision: Revision) {
@@ -177,9 +221,8 @@ mod tests {
     use tokio_stream::StreamExt as _;
 
     use super::*;
-    use crate::stream::client::ClientFamily;
-    use crate::stream::hub::Hub;
-    use crate::stream::hub::tests::{STAGING, hub, publish, subscribe};
+    use crate::stream::hub::tests::{CACHED, DIRECT, STAGING, SUBSCRIBER, hub, publish, subscribe};
+    use crate::stream::hub::{Hub, Subscriber};
 
     const PACE: Pace = Pace {
         heartbeat: Duration::from_secs(15),
@@ -190,17 +233,28 @@ mod tests {
     /// A stream with just the life of `pace`.
     fn opening(hub: &Hub, pace: Pace) -> Opening {
         let who = Who::Subscriber(subscribe(hub).unwrap(), None);
-        Opening { who, pace, told: None }
+        Opening { who, manner: DIRECT, pace, told: None }
+    }
+
+    /// The same for a stream that a cache shares.
+    fn cached(hub: &Hub, pace: Pace) -> Opening {
+        let subscription = hub.subscribe(STAGING, Subscriber { manner: CACHED, ..SUBSCRIBER });
+        let who = Who::Subscriber(subscription.unwrap(), None);
+        Opening { who, manner: CACHED, pace, told: None }
     }
 
     fn stranger(hub: &Hub, join: Join) -> Opening {
-        let here = std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST);
-        let subscription = hub.subscribe_unknown(ClientFamily::Other, here).unwrap();
-        Opening { who: Who::Subscriber(subscription, Some(join)), pace: PACE, told: None }
+        let subscription = hub.subscribe_unknown(SUBSCRIBER).unwrap();
+        let who = Who::Subscriber(subscription, Some(join));
+        Opening { who, manner: DIRECT, pace: PACE, told: None }
     }
 
-    async fn next<S: Stream<Item = Bytes>>(body: &mut Pin<&mut S>) -> Option<String> {
-        body.next().await.map(|frame| String::from_utf8(frame.to_vec()).unwrap())
+    /// The next frame; `cut` when the stream breaks off, nothing at its clean end.
+    async fn next<S: Stream<Item = Result<Bytes, Cut>>>(body: &mut Pin<&mut S>) -> Option<String> {
+        body.next().await.map(|frame| match frame {
+            Ok(frame) => String::from_utf8(frame.to_vec()).unwrap(),
+            Err(Cut) => "cut".to_owned(),
+        })
     }
 
     #[tokio::test(start_paused = true)]
@@ -292,6 +346,50 @@ mod tests {
         assert_eq!(futures_util::FutureExt::now_or_never(next(&mut body)), None);
         publish(&hub, STAGING, 2);
         assert_eq!(next(&mut body).await.unwrap(), "ping 2");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_cached_stream_ends_as_planned_during_a_drain_that_reaches_so_far() {
+        let hub = hub();
+        publish(&hub, STAGING, 1);
+        let shutdown = Shutdown::default();
+        let pace = Pace { life: Duration::from_secs(9), ..PACE };
+        let mut body = pin!(body(cached(&hub, pace), shutdown.clone()));
+        assert_eq!(next(&mut body).await.unwrap(), "ping 1");
+        let began = Instant::now();
+        shutdown.drain();
+        publish(&hub, STAGING, 2);
+        assert_eq!(next(&mut body).await.unwrap(), "ping 2");
+        assert_eq!(next(&mut body).await, None, "clean, and without a word of going");
+        assert_eq!(began.elapsed(), pace.life);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_cached_stream_is_cut_behind_its_last_event_when_a_drain_ends_before_it() {
+        let hub = hub();
+        publish(&hub, STAGING, 1);
+        let shutdown = Shutdown::default();
+        let mut body = pin!(body(cached(&hub, PACE), shutdown.clone()));
+        assert_eq!(next(&mut body).await.unwrap(), "ping 1");
+        let began = Instant::now();
+        shutdown.drain();
+        assert_eq!(next(&mut body).await.unwrap(), "cut");
+        assert_eq!(next(&mut body).await, None);
+        assert!(began.elapsed() >= PACE.drain && began.elapsed() < PACE.drain * 4 / 3);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_cached_stream_of_a_deleted_environment_is_cut() {
+        let hub = hub();
+        publish(&hub, STAGING, 1);
+        let mut body = pin!(body(cached(&hub, PACE), Shutdown::default()));
+        assert_eq!(next(&mut body).await.unwrap(), "ping 1");
+        publish(&hub, STAGING, 2);
+        hub.remove(STAGING);
+        assert_eq!(next(&mut body).await.unwrap(), "ping 2", "told before the end");
+        let told = Instant::now();
+        assert_eq!(next(&mut body).await.unwrap(), "cut");
+        assert!(told.elapsed() >= FLUSH_PAUSE, "the library needs time to flush");
     }
 
     #[tokio::test(start_paused = true)]

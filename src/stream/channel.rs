@@ -12,9 +12,10 @@ use metrics::Gauge;
 use tokio::sync::Notify;
 
 use super::client::ClientFamily;
-use super::frames::Frame;
 use super::hub::{Common, PingRecord};
-use crate::model::{EnvironmentId, Stamp};
+use super::manner::Manner;
+use super::ping::Ping;
+use crate::model::EnvironmentId;
 
 /// Pings that are remembered for people to look at.
 pub(super) const RECENT_MAX: usize = 20;
@@ -22,19 +23,10 @@ pub(super) const RECENT_MAX: usize = 20;
 /// What the streams of an environment say now.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Newest {
-    /// The state and its frame; nothing before the first.
+    /// The state and its frames; nothing before the first.
     pub(super) ping: Option<Ping>,
     /// The environment is gone: streams end.
     pub(super) gone: bool,
-}
-
-/// "The newest revision is N", encoded once.
-#[derive(Clone, Debug)]
-pub struct Ping {
-    /// The state.
-    pub stamp: Stamp,
-    /// How it is told.
-    pub frame: Frame,
 }
 
 /// The channel of an environment, or the one of all strangers, which never says anything.
@@ -138,9 +130,9 @@ impl Channel {
         &self.families[family.index()]
     }
 
-    pub(super) fn gauge(&self) -> &Gauge {
-        let metrics = &self.common.metrics;
-        if self.id.is_some() { &metrics.open } else { &metrics.open_unknown }
+    pub(super) fn gauge(&self, manner: Manner) -> &Gauge {
+        let open = &self.common.metrics.open[manner.dialect as usize];
+        if self.id.is_some() { &open.known[manner.contract as usize] } else { &open.unknown }
     }
 }
 

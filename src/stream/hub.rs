@@ -8,8 +8,10 @@ use std::time::Duration;
 use dashmap::DashMap;
 use tokio::sync::watch;
 
-use super::channel::{Changes, Channel, Ping};
+use super::channel::{Changes, Channel};
 use super::client::ClientFamily;
+use super::manner::Manner;
+use super::ping::Ping;
 use super::seats::{Limits, Refusal, Seats};
 use super::shards::Shards;
 use crate::metrics::{StreamEnd, StreamMetrics};
@@ -74,18 +76,31 @@ pub struct Subscription {
     /// Known if addresses are counted.
     address: Option<Box<IpAddr>>,
     family: ClientFamily,
+    manner: Manner,
     end: StreamEnd,
 }
 
+/// Who subscribes.
+#[derive(Clone, Copy, Debug)]
+pub struct Subscriber {
+    /// What kind of client it is.
+    pub family: ClientFamily,
+    /// Dialect and contract of its stream.
+    pub manner: Manner,
+    /// Where it comes from.
+    pub address: IpAddr,
+}
+
 impl Subscription {
-    fn new(channel: Arc<Channel>, family: ClientFamily, address: IpAddr) -> Result<Self, Refusal> {
+    fn new(channel: Arc<Channel>, subscriber: Subscriber) -> Result<Self, Refusal> {
+        let Subscriber { family, manner, address } = subscriber;
         let Common { seats, metrics, .. } = &*channel.common;
         let address = seats
             .take(address, channel.seats())
             .inspect_err(|refusal| metrics.refused(refusal.0))?;
         channel.family(family).fetch_add(1, Ordering::Relaxed);
-        channel.gauge().increment(1.0);
-        Ok(Self { channel, address, family, end: StreamEnd::Client })
+        channel.gauge(manner).increment(1.0);
+        Ok(Self { channel, address, family, manner, end: StreamEnd::Client })
     }
 
     /// The channel that it listens to.
@@ -108,6 +123,11 @@ impl Subscription {
         &self.channel.common.metrics
     }
 
+    /// Dialect and contract of its stream.
+    pub(super) fn manner(&self) -> Manner {
+        self.manner
+    }
+
     /// Says why it ends, unless the client just goes away.
     pub(super) fn ends(&mut self, end: StreamEnd) {
         self.end = end;
@@ -116,9 +136,9 @@ impl Subscription {
 
 impl Drop for Subscription {
     fn drop(&mut self) {
-        let Self { channel, address, family, end } = self;
+        let Self { channel, address, family, manner, end } = self;
         channel.common.metrics.ended(*end);
-        channel.gauge().decrement(1.0);
+        channel.gauge(*manner).decrement(1.0);
         channel.family(*family).fetch_sub(1, Ordering::Relaxed);
         channel.common.seats.free(address.as_deref(), channel.seats());
     }
@@ -142,6 +162,7 @@ impl Hub {
 
     /// Wakes the subscribers of an environment, unless `ping` is not newer than the last one.
     /// Tells whether it was.
+    #[must_use]
     pub fn publish(&self, id: EnvironmentId, ping: Ping, change: &Change) -> bool {
         let metrics = &self.inner.common.metrics;
         let channel = self.channel(id);
@@ -181,19 +202,14 @@ impl Hub {
     pub fn subscribe(
         &self,
         id: EnvironmentId,
-        family: ClientFamily,
-        address: IpAddr,
+        subscriber: Subscriber,
     ) -> Result<Subscription, Refusal> {
-        Subscription::new(self.channel(id), family, address)
+        Subscription::new(self.channel(id), subscriber)
     }
 
     /// Takes a place for a stream whose key no environment has: it says nothing.
-    pub fn subscribe_unknown(
-        &self,
-        family: ClientFamily,
-        address: IpAddr,
-    ) -> Result<Subscription, Refusal> {
-        Subscription::new(Arc::clone(&self.inner.silence), family, address)
+    pub fn subscribe_unknown(&self, subscriber: Subscriber) -> Result<Subscription, Refusal> {
+        Subscription::new(Arc::clone(&self.inner.silence), subscriber)
     }
 
     /// Wakes the strangers: an environment became known that may be theirs.
@@ -267,11 +283,18 @@ pub(super) mod tests {
     use crate::metrics::Metrics;
     use crate::model::UpdatedAt;
     use crate::stream::channel::RECENT_MAX;
-    use crate::stream::frames::Frame;
+    use crate::stream::manner::{Contract, Dialect};
 
     pub(in crate::stream) const STAGING: EnvironmentId = EnvironmentId(1);
     const PRODUCTION: EnvironmentId = EnvironmentId(2);
-    const HERE: IpAddr = IpAddr::V4(std::net::Ipv4Addr::LOCALHOST);
+    pub(in crate::stream) const DIRECT: Manner =
+        Manner { dialect: Dialect::Flagsmith, contract: Contract::Direct };
+    pub(in crate::stream) const CACHED: Manner = Manner { contract: Contract::Cached, ..DIRECT };
+    pub(in crate::stream) const SUBSCRIBER: Subscriber = Subscriber {
+        family: ClientFamily::Curl,
+        manner: DIRECT,
+        address: IpAddr::V4(std::net::Ipv4Addr::LOCALHOST),
+    };
 
     pub(in crate::stream) fn hub() -> Hub {
         let limits = Limits { total: 0, per_environment: 1, per_address: 0, unknown: 1 };
@@ -280,13 +303,13 @@ pub(super) mod tests {
 
     pub(in crate::stream) fn publish(hub: &Hub, id: EnvironmentId, revision: u64) -> bool {
         let stamp = Stamp { revision: Revision(revision), updated_at: UpdatedAt::from_micros(0) };
-        let frame = Frame::new(&format!("ping {revision}"));
+        let ping = Ping::saying(stamp, &format!("ping {revision}"));
         let change = Change { committed_at: 0, since_commit: Duration::ZERO, urgent: false };
-        hub.publish(id, Ping { stamp, frame }, &change)
+        hub.publish(id, ping, &change)
     }
 
     pub(in crate::stream) fn subscribe(hub: &Hub) -> Result<Subscription, Refusal> {
-        hub.subscribe(STAGING, ClientFamily::Curl, HERE)
+        hub.subscribe(STAGING, SUBSCRIBER)
     }
 
     fn newest(subscription: &Subscription) -> u64 {

@@ -5,15 +5,17 @@ use bytes::Bytes;
 use super::channel::Changes;
 use super::frames;
 use super::hub::Subscription;
+use super::manner::Manner;
 use super::pace::Pace;
 use crate::model::Revision;
 
 /// Looks whether a stranger's key has become known.
 pub type Join = Box<dyn Fn() -> Option<Subscription> + Send + Sync>;
 
-/// Who begins a stream, and its times.
+/// Who begins a stream, in which manner, and its times.
 pub struct Opening {
     pub(super) who: Who,
+    pub(super) manner: Manner,
     pub(super) pace: Pace,
     /// The newest revision that was handed out.
     pub(super) told: Option<Revision>,
@@ -29,7 +31,11 @@ pub(super) enum Who {
 
 impl std::fmt::Debug for Opening {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Opening").field("pace", &self.pace).finish_non_exhaustive()
+        let Self { manner, pace, .. } = self;
+        f.debug_struct("Opening")
+            .field("manner", manner)
+            .field("pace", pace)
+            .finish_non_exhaustive()
     }
 }
 
@@ -37,19 +43,36 @@ impl Opening {
     /// A stream of an environment.
     #[must_use]
     pub fn subscriber(subscription: Subscription, pace: Pace) -> Self {
-        Self { who: Who::Subscriber(subscription, None), pace: pace.spread(), told: None }
+        Self::listening(subscription, None, pace)
     }
 
     /// A stream of a key that no environment has, until `join` finds that one has it now.
     #[must_use]
     pub fn stranger(subscription: Subscription, join: Join, pace: Pace) -> Self {
-        Self { who: Who::Subscriber(subscription, Some(join)), pace: pace.spread(), told: None }
+        Self::listening(subscription, Some(join), pace)
+    }
+
+    fn listening(subscription: Subscription, join: Option<Join>, pace: Pace) -> Self {
+        let manner = subscription.manner();
+        Self::new(Who::Subscriber(subscription, join), manner, pace.spread())
+    }
+
+    fn new(who: Who, manner: Manner, pace: Pace) -> Self {
+        let pace = if manner.is_cached() { pace.cacheable() } else { pace };
+        Self { who, manner, pace, told: None }
     }
 
     /// A stream that a limit refused. An error would make some clients come back at once.
     #[must_use]
-    pub fn refused(pace: Pace) -> Self {
-        Self { who: Who::Refused, pace, told: None }
+    pub fn refused(manner: Manner, pace: Pace) -> Self {
+        Self::new(Who::Refused, manner, pace)
+    }
+
+    /// How long a cache may hand the stream out to further clients, in whole seconds; nothing
+    /// under the direct contract.
+    #[must_use]
+    pub fn fresh_seconds(&self) -> Option<u64> {
+        self.manner.is_cached().then(|| self.pace.fresh_seconds())
     }
 
     /// Wakes at each change from now on; nothing for a refused stream.
@@ -69,6 +92,10 @@ impl Opening {
         if self.told.is_some() {
             subscription.metrics().frames.increment(1);
         }
-        Some(newest.ping.map_or_else(frames::hello, |ping| ping.frame).event())
+        Some(
+            newest
+                .ping
+                .map_or_else(|| frames::hello().event(), |ping| ping.frame(self.manner).event()),
+        )
     }
 }

@@ -33,9 +33,9 @@ use tokio::sync::mpsc;
 use self::client::{Client, Unfinished, end_of};
 use self::groups::Groups;
 use self::throttle::Throttle;
-use super::frames::HEARTBEAT_CHUNK;
 use super::opening::Join;
-use super::pace::share_of_drain;
+use super::pace::{cut_of_drain, share_of_drain};
+use super::ping::heartbeat_chunk;
 use super::shards::{Adoption, Inbox, Returned, Times};
 use super::wheel::{TICK, Tick, Wheel, ticks};
 use crate::metrics::{StreamEnd, StreamMetrics};
@@ -200,12 +200,16 @@ impl Shard {
         true
     }
 
-    /// Lets a stream end within its share of the drain.
+    /// Lets a stream end within its share of the drain. What a cache shares goes on to its planned
+    /// end, which is clean, as far as the grace period reaches.
     fn hurry(&mut self, key: u32) {
-        let now = self.wheel.now();
+        let (now, drain) = (self.wheel.now(), self.times.drain);
         if let Some(client) = self.clients.get_mut(key as usize) {
-            let share = ticks(share_of_drain(self.times.drain));
-            client.end_at = client.end_at.min(now.saturating_add(share));
+            let cached = client.manner.is_cached();
+            let share = if cached { cut_of_drain(drain) } else { share_of_drain(drain) };
+            let end_at = now.saturating_add(ticks(share));
+            client.cut |= cached && end_at < client.end_at;
+            client.end_at = client.end_at.min(end_at);
             self.schedule(key);
         }
     }
@@ -244,7 +248,9 @@ impl Shard {
         } else {
             if client.heartbeat_at <= now {
                 client.heartbeat_at = now.saturating_add(client.heartbeat);
-                self.write(key, &Bytes::from_static(HEARTBEAT_CHUNK), false);
+                let newest = client.newest().ping;
+                let chunk = heartbeat_chunk(newest.as_ref(), client.manner);
+                self.write(key, &chunk, false);
             }
             self.schedule(key);
         }

@@ -279,9 +279,8 @@ mod tests {
     use super::*;
     use crate::metrics::Metrics;
     use crate::places::Places;
-    use crate::stream::client::ClientFamily;
-    use crate::stream::hub::Hub;
-    use crate::stream::hub::tests::{STAGING, publish, subscribe};
+    use crate::stream::hub::tests::{CACHED, STAGING, SUBSCRIBER, publish, subscribe};
+    use crate::stream::hub::{Hub, Subscriber};
     use crate::stream::pace::Pace;
     use crate::stream::seats::Limits;
 
@@ -307,8 +306,16 @@ mod tests {
         }
 
         fn with_pace(pings_per_second_max: u32) -> Self {
+            let drain = PACE.drain;
+            Self::with_times(Times { stall: PACE.life, drain, pings_per_second_max })
+        }
+
+        fn with_drain(drain: Duration) -> Self {
+            Self::with_times(Times { stall: PACE.life, drain, pings_per_second_max: 0 })
+        }
+
+        fn with_times(times: Times) -> Self {
             let (metrics, shutdown) = (Metrics::new(), Shutdown::default());
-            let times = Times { stall: PACE.life, drain: PACE.drain, pings_per_second_max };
             let (shards, returned) = Shards::start(1, times, &metrics.stream(), &shutdown).unwrap();
             let limits = Limits { total: 0, per_environment: 0, per_address: 0, unknown: 0 };
             let hub = Hub::new(limits, shards.clone(), metrics.stream());
@@ -393,14 +400,53 @@ mod tests {
         assert_eq!(read(&client, 11), "6\r\nping 3\r\n");
     }
 
+    /// A stream that a cache shares.
+    fn cached(bench: &Bench, pace: Pace) -> Opening {
+        let subscriber = Subscriber { manner: CACHED, ..SUBSCRIBER };
+        let mut opening =
+            Opening::subscriber(bench.hub.subscribe(STAGING, subscriber).unwrap(), pace);
+        assert_eq!(opening.first_event().unwrap(), "ping 1");
+        opening
+    }
+
+    /// Everything to the end of the connection.
+    fn rest(mut client: &TcpStream) -> String {
+        let mut text = String::new();
+        client.read_to_string(&mut text).unwrap();
+        text
+    }
+
+    #[tokio::test]
+    async fn a_cached_stream_of_a_deleted_environment_is_cut_behind_its_last_event() {
+        let bench = Bench::new();
+        publish(&bench.hub, STAGING, 1);
+        let client = bench.adopt(cached(&bench, PACE)).await;
+        publish(&bench.hub, STAGING, 2);
+        bench.hub.remove(STAGING);
+        assert_eq!(rest(&client), "6\r\nping 2\r\n");
+    }
+
+    #[tokio::test]
+    async fn a_drain_lets_a_cached_stream_live_as_planned_or_cuts_it() {
+        let bench = Bench::with_drain(Duration::from_secs(7));
+        publish(&bench.hub, STAGING, 1);
+        // Lives are spread by a fifth: one ends before the drain is over, the other is far from it.
+        let short = Pace { life: Duration::from_secs(1), ..PACE };
+        let ended = bench.adopt(cached(&bench, short)).await;
+        let cut = bench.adopt(cached(&bench, PACE)).await;
+        bench.shards.each(|letters| letters.drain = true);
+        publish(&bench.hub, STAGING, 2);
+        assert_eq!(rest(&ended), "6\r\nping 2\r\n0\r\n\r\n");
+        assert_eq!(rest(&cut), "6\r\nping 2\r\n");
+    }
+
     #[tokio::test]
     async fn a_stranger_that_joins_is_told_at_once() {
         let bench = Bench::new();
         let known = Arc::new(AtomicBool::new(false));
         let (hub, is_known) = (bench.hub.clone(), Arc::clone(&known));
         let join = move || is_known.load(Ordering::Relaxed).then(|| subscribe(&hub).ok()).flatten();
-        let here = Ipv4Addr::LOCALHOST.into();
-        let subscription = bench.hub.subscribe_unknown(ClientFamily::Other, here).unwrap();
+        let subscription = bench.hub.subscribe_unknown(SUBSCRIBER).unwrap();
         let mut opening = Opening::stranger(subscription, Box::new(join), PACE);
         assert_eq!(opening.first_event().unwrap(), ": ok\n\n");
         let client = bench.adopt(opening).await;

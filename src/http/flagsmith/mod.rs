@@ -17,8 +17,9 @@ use http::{HeaderMap, HeaderValue, StatusCode};
 use serde::Deserialize;
 
 use super::errors::Detail;
+use super::hops::Hops;
 use super::request::{BodyLimits, Params, parse_json};
-use super::shared::{Keeping, UPDATED_AT, respond};
+use super::shared::{Keeping, SHARED, UPDATED_AT, respond};
 use crate::flagset::{Directory, FlagSet, FlagSets, Known};
 use crate::model::EnvironmentKind;
 use crate::store::now_micros;
@@ -26,9 +27,16 @@ use crate::store::now_micros;
 pub use evaluations::Evaluations;
 pub(super) use identities::{identify, identity};
 
-/// The environment is named by a header, which no shared cache has in its key.
-const PRIVATE: Keeping =
-    Keeping { cache_control: "private, no-cache", vary: "x-environment-key, accept-encoding" };
+/// The environment is named by a header, and not every cache that ought to heed `Vary` does.
+const PRIVATE: Keeping = Keeping {
+    cache_control: "private, no-cache",
+    vary: "x-environment-key, accept-encoding",
+    is_purged: false,
+};
+
+/// For a cache that says that it keeps environments apart.
+const SHARED_BY_HEADER: Keeping =
+    Keeping { cache_control: SHARED, vary: "x-environment-key, accept-encoding", is_purged: true };
 
 /// What Flagsmith's reads need.
 #[derive(Clone, Debug)]
@@ -39,6 +47,8 @@ pub struct Flagsmith {
     pub flagsets: FlagSets,
     /// Where evaluations are counted.
     pub evaluations: Arc<Evaluations>,
+    /// What is between clients and us.
+    pub hops: Hops,
 }
 
 impl Flagsmith {
@@ -87,7 +97,8 @@ pub(super) async fn flags(
 /// The flag list of the environment that the request's key opens.
 pub(super) async fn read(door: &Flagsmith, headers: &HeaderMap) -> Result<Response, Detail> {
     let set = door.set(&door.known(headers)?).await?;
-    Ok(respond(headers, &set, &set.flags, PRIVATE))
+    let shared = door.hops.may_share_by_header(headers);
+    Ok(respond(headers, &set, &set.flags, if shared { SHARED_BY_HEADER } else { PRIVATE }))
 }
 
 pub(super) async fn document(

@@ -32,7 +32,7 @@ impl Shard {
 
     fn adopt(&mut self, adoption: Adoption) {
         let Adoption { opening, socket, unread, place, close } = adoption;
-        let Opening { who, pace, told } = opening;
+        let Opening { who, manner, pace, told } = opening;
         let (mut subscription, join) = match who {
             Who::Subscriber(subscription, join) => (Some(subscription), join),
             Who::Refused => (None, None),
@@ -64,7 +64,9 @@ impl Shard {
             heartbeat,
             end_at: now.saturating_add(ticks(pace.life)),
             wheel_at: 0,
+            manner,
             close,
+            cut: false,
         });
         if !unread.is_empty() {
             self.unread.insert(key, unread);

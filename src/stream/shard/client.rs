@@ -9,7 +9,9 @@ use mio::net::TcpStream;
 use crate::metrics::StreamEnd;
 use crate::model::Revision;
 use crate::places::Place;
+use crate::stream::channel::Newest;
 use crate::stream::hub::Subscription;
+use crate::stream::manner::Manner;
 use crate::stream::wheel::Tick;
 
 /// The group of those who hear of no environment: strangers and refused.
@@ -36,8 +38,19 @@ pub(super) struct Client {
     pub(super) end_at: Tick,
     /// Where it is on the wheel; an entry elsewhere is an old one.
     pub(super) wheel_at: Tick,
+    pub(super) manner: Manner,
     /// Whether the connection ends with the stream.
     pub(super) close: bool,
+    /// Whether its end comes before its time, so that a cache must not take it for the whole.
+    pub(super) cut: bool,
+}
+
+impl Client {
+    /// What its environment says now; nothing when it has none.
+    pub(super) fn newest(&self) -> Newest {
+        let channel = self.subscription.as_ref().map(Subscription::channel);
+        channel.map(|channel| channel.newest()).unwrap_or_default()
+    }
 }
 
 /// What a client has not taken yet.

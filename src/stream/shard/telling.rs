@@ -8,9 +8,10 @@ use super::groups::Step;
 use super::{SLICE, Shard};
 use crate::metrics::StreamEnd;
 use crate::model::Revision;
-use crate::stream::channel::Ping;
 use crate::stream::frames::{LAST_CHUNK, goodbye};
+use crate::stream::manner::Dialect;
 use crate::stream::pace::{drain_retry, refused_retry};
+use crate::stream::ping::Ping;
 
 impl Shard {
     /// Writes a slice of pings, the environments taking turns. Tells how many were visited.
@@ -61,25 +62,26 @@ impl Shard {
         let Some(client) = self.clients.get_mut(key as usize) else { return false };
         let revision = ping.stamp.revision;
         let knows = client.told >= revision;
-        // An echo makes clients read again, and who cannot connect to a gateway that drains fails:
-        // JavaScript's SDK is then deaf for good. Its next stream begins with the state anyway.
-        if self.unfinished.contains_key(&key) || (knows && (!echo || self.draining)) {
+        // OFREP's clients queue what comes while they read. And an echo makes clients read again, and
+        // who cannot connect to a gateway that drains fails: JavaScript's SDK is then deaf for good.
+        // Its next stream begins with the state anyway.
+        let echo = echo && client.manner.dialect == Dialect::Flagsmith && !self.draining;
+        if self.unfinished.contains_key(&key) || (knows && !echo) {
             return false;
         }
         let told = (client.told > Revision(0)).then_some(client.told);
         self.metrics.folded.increment(revision.skipped_since(told));
         client.told = revision;
         client.heartbeat_at = self.wheel.now().saturating_add(client.heartbeat);
-        self.write(key, ping.frame.chunk(), false);
+        let chunk = ping.frame(client.manner).chunk();
+        self.write(key, chunk, false);
         true
     }
 
     /// Tells a client what it does not know, or ends it if it is time.
     pub(super) fn catch_up(&mut self, key: u32) {
         let Some(client) = self.clients.get(key as usize) else { return };
-        let newest =
-            client.subscription.as_ref().map(|subscription| subscription.channel().newest());
-        let newest = newest.unwrap_or_default();
+        let newest = client.newest();
         if newest.gone {
             self.end(key, StreamEnd::Gone);
         } else if client.end_at <= self.wheel.now() {
@@ -91,32 +93,43 @@ impl Shard {
         }
     }
 
-    /// Ends a stream cleanly: what came with the end is told before it, a moment earlier than by
-    /// the next stream. Waits for an unfinished frame.
+    /// Ends a stream: what came with the end is told before it, a moment earlier than by the next
+    /// stream. Waits for an unfinished frame. The end is clean unless a cache shares the stream and
+    /// it comes before its time; then the connection is closed without a last chunk.
     pub(super) fn end(&mut self, key: u32, end: StreamEnd) {
         let Some(client) = self.clients.get_mut(key as usize) else { return };
         if self.unfinished.contains_key(&key) {
             client.end_at = self.wheel.now();
             return;
         }
+        let cached = client.manner.is_cached();
+        client.cut |= cached && end == StreamEnd::Gone;
+        client.close |= client.cut;
+        let cut = client.cut;
         let mut farewell = Vec::new();
+        let newest = client.newest().ping;
+        if let Some(ping) = newest.filter(|ping| ping.stamp.revision > client.told) {
+            client.told = ping.stamp.revision;
+            self.metrics.frames.increment(1);
+            farewell.extend_from_slice(ping.frame(client.manner).chunk());
+        }
+        let draining = self.draining && !cached;
         match &mut client.subscription {
             Some(subscription) => {
-                let newest = subscription.channel().newest().ping;
-                if let Some(ping) = newest.filter(|ping| ping.stamp.revision > client.told) {
-                    client.told = ping.stamp.revision;
-                    self.metrics.frames.increment(1);
-                    farewell.extend_from_slice(ping.frame.chunk());
-                }
-                if self.draining {
+                if draining {
                     farewell.extend_from_slice(goodbye(drain_retry()).chunk());
                 }
-                let draining = self.draining && end == StreamEnd::Life;
-                subscription.ends(if draining { StreamEnd::Drain } else { end });
+                subscription.ends(match end {
+                    StreamEnd::Life if cut => StreamEnd::Cut,
+                    StreamEnd::Life if draining => StreamEnd::Drain,
+                    other => other,
+                });
             }
             None => farewell.extend_from_slice(goodbye(refused_retry()).chunk()),
         }
-        farewell.extend_from_slice(LAST_CHUNK);
+        if !cut {
+            farewell.extend_from_slice(LAST_CHUNK);
+        }
         self.write(key, &Bytes::from(farewell), true);
     }
 }
