@@ -158,6 +158,8 @@ pub struct FlagSetMetrics {
     pub evictions: Counter,
     /// Memory that rendered flag sets hold.
     pub bytes: Gauge,
+    /// Reads that wait for a revision that is not here yet.
+    pub waiting: Gauge,
     /// Reads that could not wait for their revision because too many did.
     pub waits_refused: Counter,
 }
@@ -302,6 +304,7 @@ impl Metrics {
             builds: self.counter("flagcast_flagset_builds_total", &[]),
             evictions: self.counter("flagcast_flagset_evictions_total", &[]),
             bytes: self.gauge("flagcast_flagset_bytes", &[]),
+            waiting: self.gauge("flagcast_reads_waiting", &[]),
             waits_refused: self
                 .counter("flagcast_limit_hits_total", &[("limit", "reads_waiting".to_owned())]),
         }
@@ -429,13 +432,14 @@ const COUNTERS: [(&str, Option<Unit>, &str); 18] = [
     ("flagcast_logins_refused_total", None, "Requests with a missing or wrong token."),
 ];
 
-const GAUGES: [(&str, Option<Unit>, &str); 8] = [
+const GAUGES: [(&str, Option<Unit>, &str); 9] = [
     ("flagcast_streams_open", None, "Event streams open now."),
     ("flagcast_frames_unfinished", None, "Streams whose client has not taken a whole frame yet."),
     ("flagcast_connections_open", None, "Connections open now."),
     ("flagcast_accept_queue", None, "Connections that wait in the kernel to be accepted."),
     ("flagcast_open_files_limit", None, "Files and connections that the process may open."),
     ("flagcast_flagset_bytes", Some(Unit::Bytes), "Memory held by rendered flag sets."),
+    ("flagcast_reads_waiting", None, "Reads that wait for a revision that is not here yet."),
     ("flagcast_change_feed_lag_seconds", Some(Unit::Seconds), "Age of the oldest untold change."),
     ("flagcast_build_info", None, "Always 1; the labels tell the version."),
 ];

@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use arc_swap::ArcSwapOption;
 use dashmap::DashMap;
+use metrics::Gauge;
 use tokio::sync::{Mutex, Notify, Semaphore};
 use tokio::time::{Instant, timeout_at};
 
@@ -110,6 +111,7 @@ impl FlagSets {
             self.inner.metrics.waits_refused.increment(1);
             return None;
         };
+        let _counted = Counted::new(&self.inner.metrics.waiting);
         let deadline = Instant::now() + AHEAD_WAIT;
         loop {
             let slot = Arc::clone(&*self.inner.slots.get(&id)?);
@@ -200,6 +202,22 @@ impl FlagSets {
         slot.last_read.store(read, Ordering::Relaxed);
         self.inner.evict(id);
         Ok(Some(set))
+    }
+}
+
+/// Counts what is under way, however it ends: a client may hang up while its read waits.
+struct Counted<'a>(&'a Gauge);
+
+impl<'a> Counted<'a> {
+    fn new(gauge: &'a Gauge) -> Self {
+        gauge.increment(1.0);
+        Self(gauge)
+    }
+}
+
+impl Drop for Counted<'_> {
+    fn drop(&mut self) {
+        self.0.decrement(1.0);
     }
 }
 

@@ -9,6 +9,7 @@
 
 mod abuse;
 mod browser;
+mod cached;
 mod command_line;
 mod connections;
 mod crowds;
