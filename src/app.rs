@@ -7,6 +7,7 @@
 mod descriptors;
 mod feed;
 mod first_start;
+mod told;
 
 use std::net::{SocketAddr, ToSocketAddrs as _};
 use std::sync::Arc;
@@ -15,6 +16,7 @@ use std::time::Duration;
 use anyhow::Context as _;
 use tokio::net::TcpListener;
 
+use crate::cdn::Purger;
 use crate::config::{self, ConfigError, FanOut, Settings};
 use crate::flagset::{Bounds, Directory, FlagSets};
 use crate::http::{
@@ -26,8 +28,9 @@ use crate::shutdown::{Shutdown, Signals};
 use crate::store::Store;
 use crate::stream::{Hub, Limits, Shards, Times};
 
-pub use feed::{Feed, Pings};
+pub use feed::Feed;
 pub use first_start::{CreatedToken, create_token};
+pub use told::{Pings, Told};
 
 /// How often recorded metrics are folded: often enough that a burst of requests piles up little.
 const METRICS_UPKEEP: Duration = Duration::from_secs(5);
@@ -80,11 +83,12 @@ impl App {
         let pings = Pings::new(&public_url, &settings.stream);
         let hops = Hops::new(&settings.stream);
         let feed = Feed::start(
-            feed::Told {
+            Told {
                 store: store.clone(),
                 directory: Arc::clone(&directory),
                 flagsets: flagsets.clone(),
                 hub: hub.clone(),
+                purger: Purger::new(&settings.cdn, metrics.purge())?,
                 pings,
             },
             &settings,

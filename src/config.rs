@@ -18,7 +18,8 @@ pub const DEFAULT_FILE: &str = include_str!("../config/default.toml");
 const VARIABLE_PREFIX: &str = "FLAGCAST_";
 
 /// Settings whose value is never printed.
-const SECRET_KEYS: [&str; 2] = ["auth.bootstrap_token", "auth.push_token"];
+const SECRET_KEYS: [&str; 4] =
+    ["auth.bootstrap_token", "auth.push_token", "cdn.fastly_token", "cdn.purge_header"];
 
 /// More shards than any machine has cores.
 const SHARDS_MAX: usize = 1024;
@@ -57,6 +58,8 @@ pub struct Settings {
     pub auth: Auth,
     /// Event streams.
     pub stream: Stream,
+    /// Caches in front.
+    pub cdn: Cdn,
     /// Evaluation counts.
     pub analytics: Analytics,
     /// Logs.
@@ -137,6 +140,35 @@ pub enum FanOut {
     Shards,
     /// Each as the body of its answer, like those of TLS and HTTP/2.
     Bodies,
+}
+
+/// Caches in front.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[expect(missing_docs, reason = "config/default.toml documents each key once")]
+pub struct Cdn {
+    pub purge: Purge,
+    pub purge_timeout_ms: u64,
+    pub purge_urls: Vec<String>,
+    pub fastly_service: String,
+    pub fastly_token: Secret,
+    pub purge_method: String,
+    pub purge_header: Secret,
+    pub purge_body: String,
+}
+
+/// How caches in front are purged.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Purge {
+    /// Not at all.
+    None,
+    /// By Fastly's API.
+    Fastly,
+    /// By `PURGE` requests to Varnish with our rules.
+    Varnish,
+    /// By requests of the operator's making.
+    Http,
 }
 
 /// Evaluation counts.
@@ -281,6 +313,7 @@ impl Settings {
         self.server.check()?;
         self.auth.check()?;
         self.stream.check(&self.server)?;
+        self.cdn.check()?;
         rule(
             self.limits.header_bytes >= 8192,
             "limits.header_bytes must be at least 8192: browsers send that much",
@@ -361,6 +394,33 @@ impl Stream {
         rule(
             self.pings_per_second_max == 0 || (self.fan_out == FanOut::Shards && !server.has_tls()),
             "stream.pings_per_second_max needs stream.fan_out = \"shards\" and no TLS: bodies know no pace",
+        )
+    }
+}
+
+impl Cdn {
+    fn check(&self) -> Result<(), ConfigError> {
+        rule(
+            self.purge_timeout_ms > 0,
+            "cdn.purge_timeout_ms must be at least 1: it is how long a ping may wait for its purge",
+        )?;
+        rule(
+            self.purge_urls.iter().all(|url| is_http(url)),
+            "cdn.purge_urls must begin with http:// or https://, for example http://varnish:6081",
+        )?;
+        rule(
+            self.purge != Purge::Fastly
+                || !(self.fastly_service.is_empty() || self.fastly_token.is_empty()),
+            "cdn.purge = \"fastly\" needs cdn.fastly_service and cdn.fastly_token: the id of the \
+             service, and a token with the scope purge_select",
+        )?;
+        rule(
+            is_graphic(&self.fastly_token),
+            "cdn.fastly_token may hold only printable ASCII without spaces",
+        )?;
+        rule(
+            !matches!(self.purge, Purge::Varnish | Purge::Http) || !self.purge_urls.is_empty(),
+            "cdn.purge = \"varnish\" and \"http\" need cdn.purge_urls: whom to ask",
         )
     }
 }
@@ -450,6 +510,7 @@ fn article(value: &Value) -> &'static str {
     match value {
         Value::Integer(_) => "a whole number",
         Value::Boolean(_) => "true or false",
+        Value::Array(_) => "a list",
         _ => "a text",
     }
 }
@@ -462,13 +523,21 @@ fn typed(like: &Value, text: &str) -> Result<Value, &'static str> {
         Value::Boolean(_) => {
             text.trim().parse().map(Value::Boolean).map_err(|_| "must be true or false")
         }
+        Value::Array(_) => {
+            let items = text.split(',').map(str::trim).filter(|item| !item.is_empty());
+            Ok(Value::Array(items.map(|item| Value::String(item.to_owned())).collect()))
+        }
         _ => Ok(Value::String(text.to_owned())),
     }
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
+
+    pub(crate) fn default_settings() -> Settings {
+        load(&[]).unwrap().settings
+    }
 
     fn load(variables: &[(&str, &str)]) -> Result<Loaded, String> {
         let variables = variables.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned()));
@@ -516,6 +585,43 @@ mod tests {
         assert!(error.contains("needs stream.fan_out"), "{error}");
         let error = load(&[("FLAGCAST_STORE__URL", "mysql://x")]).unwrap_err();
         assert!(error.contains("store.url must begin with sqlite://"), "{error}");
+    }
+
+    #[test]
+    fn a_list_comes_from_a_file_or_by_commas() {
+        let loaded = load(&[
+            ("FLAGCAST_CDN__PURGE", "varnish"),
+            ("FLAGCAST_CDN__PURGE_URLS", "http://shield:6081, http://edge:6081,"),
+        ]);
+        let cdn = loaded.unwrap().settings.cdn;
+        assert_eq!(cdn.purge_urls, ["http://shield:6081", "http://edge:6081"]);
+    }
+
+    #[test]
+    fn a_purge_that_could_reach_nobody_is_refused() {
+        for (purge, named) in [
+            ("fastly", "cdn.fastly_service"),
+            ("varnish", "cdn.purge_urls"),
+            ("http", "cdn.purge_urls"),
+            ("akamai", "akamai"),
+        ] {
+            let error = load(&[("FLAGCAST_CDN__PURGE", purge)]).unwrap_err();
+            assert!(error.contains(named), "{error}");
+        }
+        let error = load(&[("FLAGCAST_CDN__PURGE_URLS", "varnish:6081")]).unwrap_err();
+        assert!(error.contains("cdn.purge_urls must begin with"), "{error}");
+    }
+
+    #[test]
+    fn a_cached_stream_cannot_be_set_up_so_that_caches_replay_it() {
+        for (name, value) in [
+            ("FLAGCAST_STREAM__CACHED_LIFE_SECONDS", "9"),
+            ("FLAGCAST_STREAM__CACHED_HEARTBEAT_SECONDS", "6"),
+            ("FLAGCAST_STREAM__CACHED_HEARTBEAT_SECONDS", "0"),
+        ] {
+            let error = load(&[(name, value)]).unwrap_err();
+            assert!(error.contains("must be"), "{error}");
+        }
     }
 
     #[test]

@@ -12,6 +12,7 @@
 //! `docs/ARCHITECTURE.md` walks through it.
 
 pub mod app;
+pub mod cdn;
 pub mod config;
 pub mod flagset;
 pub mod http;

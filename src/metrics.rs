@@ -173,6 +173,43 @@ pub struct FeedMetrics {
     pub errors: Counter,
 }
 
+/// What purging caches measures.
+#[derive(Clone, Debug)]
+pub struct PurgeMetrics {
+    durations: [Histogram; PurgeOutcome::ALL.len()],
+}
+
+/// How a purge ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PurgeOutcome {
+    /// Every cache has forgotten.
+    Done,
+    /// A cache said no, or could not be reached.
+    Failed,
+    /// A cache did not answer in time.
+    Timeout,
+}
+
+impl PurgeOutcome {
+    /// Every outcome, in the order of their numbers.
+    const ALL: [Self; 3] = [Self::Done, Self::Failed, Self::Timeout];
+
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::Done => "done",
+            Self::Failed => "failed",
+            Self::Timeout => "timeout",
+        }
+    }
+}
+
+impl PurgeMetrics {
+    /// Records a purge that ended.
+    pub fn record(&self, outcome: PurgeOutcome, duration: Duration) {
+        self.durations[outcome as usize].record(duration);
+    }
+}
+
 /// What the evaluation counter measures.
 #[derive(Clone, Debug)]
 pub struct AnalyticsMetrics {
@@ -225,6 +262,7 @@ impl Metrics {
         let builder = bounds(builder, "flagcast_change_to_ping_seconds", &PING_BOUNDS);
         let builder = bounds(builder, "flagcast_fan_out_seconds", &FAN_OUT_BOUNDS);
         let builder = bounds(builder, "flagcast_shard_turn_seconds", &TURN_BOUNDS);
+        let builder = bounds(builder, "flagcast_purge_duration_seconds", &PING_BOUNDS);
         let recorder = builder.build_recorder();
         let handle = recorder.handle();
         let metrics = Self { inner: Arc::new(Inner { recorder, handle }) };
@@ -317,6 +355,16 @@ impl Metrics {
             lag: self.gauge("flagcast_change_feed_lag_seconds", &[]),
             errors: self.counter("flagcast_change_feed_errors_total", &[]),
         }
+    }
+
+    /// Handles for purging caches.
+    #[must_use]
+    pub fn purge(&self) -> PurgeMetrics {
+        let durations = PurgeOutcome::ALL.map(|outcome| {
+            let outcome = [("outcome", outcome.as_str().to_owned())];
+            self.histogram("flagcast_purge_duration_seconds", &outcome)
+        });
+        PurgeMetrics { durations }
     }
 
     /// Handles for the evaluation counter.
@@ -444,12 +492,17 @@ const GAUGES: [(&str, Option<Unit>, &str); 9] = [
     ("flagcast_build_info", None, "Always 1; the labels tell the version."),
 ];
 
-const HISTOGRAMS: [(&str, Option<Unit>, &str); 4] = [
+const HISTOGRAMS: [(&str, Option<Unit>, &str); 5] = [
     ("flagcast_change_to_ping_seconds", Some(Unit::Seconds), "From commit to ping."),
     (
         "flagcast_fan_out_seconds",
         Some(Unit::Seconds),
         "From commit until the ping is written to the last socket of every shard.",
+    ),
+    (
+        "flagcast_purge_duration_seconds",
+        Some(Unit::Seconds),
+        "Purges of caches before a ping or its echo, by outcome.",
     ),
     ("flagcast_shard_turn_seconds", Some(Unit::Seconds), "Work of a shard between two polls."),
     (

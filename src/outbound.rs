@@ -6,7 +6,6 @@
 use tokio_rustls::rustls::crypto::ring;
 
 /// What every client of ours is built from.
-#[must_use]
 #[expect(clippy::disallowed_methods, reason = "this is the place")]
 pub fn client() -> reqwest::ClientBuilder {
     // It fails when the process has chosen before, which is as good.
@@ -15,7 +14,6 @@ pub fn client() -> reqwest::ClientBuilder {
 }
 
 /// The same for plain HTTP only: it trusts no certificate, and so reads none from the system.
-#[must_use]
 pub fn plain_client() -> reqwest::ClientBuilder {
     client().tls_certs_only([])
 }

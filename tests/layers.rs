@@ -21,7 +21,11 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("places", &["metrics"]),
     ("stream", &["model", "metrics", "places", "shutdown"]),
     ("http", &["model", "config", "metrics", "places", "shutdown", "store", "flagset", "stream"]),
-    ("app", &["model", "config", "metrics", "shutdown", "store", "flagset", "stream", "http"]),
+    ("cdn", &["model", "config", "metrics", "outbound", "flagset"]),
+    (
+        "app",
+        &["model", "config", "metrics", "shutdown", "store", "flagset", "stream", "cdn", "http"],
+    ),
 ];
 
 #[test]

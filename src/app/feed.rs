@@ -1,61 +1,34 @@
 //! The change feed: reads committed changes and tells those who serve and those who listen.
 //!
-//! For each change, in this order: the new flag set answers every read, then the ping leaves, then,
-//! a little later, its echo. Wake, then poll: a commit of this process wakes the feed at once, and a
+//! For each change, in this order: the new flag set answers every read, caches have forgotten the old
+//! one if the settings want that, then the ping leaves, then, a little later, its echo. A purge takes
+//! its time beside the feed: it holds up the pings of its own change only. Wake, then poll: a commit of this process wakes the feed at once, and a
 //! slow poll finds what another process committed or what a lost wake-up would have hidden.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tokio_stream::StreamExt as _;
 use tokio_util::time::DelayQueue;
 use tokio_util::time::delay_queue::Key as DelayKey;
 
-use crate::config::{self, Settings};
-use crate::flagset::{Directory, FlagSets, Known};
+use super::told::{News, Told, since};
+use crate::config::Settings;
 use crate::metrics::FeedMetrics;
-use crate::model::{EnvironmentId, EnvironmentKind, Stamp};
+use crate::model::EnvironmentId;
 use crate::shutdown::Shutdown;
-use crate::store::{FeedEvent, Store, StoreError, now_micros};
-use crate::stream::{Change, Hub, Ping, PingFacts, PingStyle};
+use crate::store::{FeedEvent, StoreError};
 
 /// Rest after a failed read of the store.
 const RETRY_PAUSE: Duration = Duration::from_millis(200);
 
-/// A spread below this is none: reads do not come at once anyway.
-const SPREAD_MS_MIN: u64 = 100;
-
-/// Longest spread: a change should be everywhere within a moment.
-const SPREAD_MS_MAX: u64 = 30_000;
-
-/// Makes the pings of environments.
-#[derive(Clone, Debug)]
-pub struct Pings {
-    style: Arc<PingStyle>,
-    refetches_per_second: u32,
-}
-
-/// Those who are told of a change.
-#[derive(Debug)]
-pub struct Told {
-    /// Asked again about environments that the directory does not know.
-    pub store: Store,
-    /// Which key opens which environment.
-    pub directory: Arc<Directory>,
-    /// What is served.
-    pub flagsets: FlagSets,
-    /// Who is listening.
-    pub hub: Hub,
-    /// How a ping looks.
-    pub pings: Pings,
-}
-
 /// The change feed of a process.
 #[derive(Debug)]
 pub struct Feed {
-    told: Told,
+    told: Arc<Told>,
     /// Position behind the last event that was told.
     position: i64,
     poll: Duration,
@@ -63,53 +36,11 @@ pub struct Feed {
     metrics: FeedMetrics,
 }
 
-/// What a batch of events says of one environment.
-#[derive(Clone, Copy, Debug, Default)]
-struct News {
-    /// The newest state and when it was committed.
-    stamp: Option<(Stamp, i64)>,
-    /// One of the changes must not wait.
-    urgent: bool,
-    /// Something about it changed that no flag set shows: its keys, or it is gone.
-    look_again: bool,
-}
-
 /// Environments whose echo is due later; a new change puts it off.
 #[derive(Debug, Default)]
 struct Echoes {
     queue: DelayQueue<EnvironmentId>,
     keys: BTreeMap<EnvironmentId, DelayKey>,
-}
-
-impl Pings {
-    /// `public_url` is where clients reach the doors.
-    #[must_use]
-    pub fn new(public_url: &str, stream: &config::Stream) -> Self {
-        let heartbeat_seconds = [stream.heartbeat_seconds, stream.cached_heartbeat_seconds];
-        let style = PingStyle { public_url: public_url.to_owned(), heartbeat_seconds };
-        Self { style: Arc::new(style), refetches_per_second: stream.refetches_per_second }
-    }
-
-    /// A ping for clients that should read within `spread_ms`.
-    fn ping(&self, known: &Known, stamp: Stamp, spread_ms: u64) -> Ping {
-        Ping::new(PingFacts {
-            style: Arc::clone(&self.style),
-            client_key: known.client_key.clone(),
-            has_flags: known.kind == EnvironmentKind::Stored,
-            stamp,
-            spread_ms,
-        })
-    }
-
-    /// Over how many milliseconds the reads of so many clients should be spread.
-    fn spread_ms(&self, streams: usize) -> u64 {
-        let streams = u64::try_from(streams).unwrap_or(u64::MAX);
-        let spread = streams
-            .saturating_mul(1000)
-            .checked_div(u64::from(self.refetches_per_second))
-            .unwrap_or(0);
-        if spread < SPREAD_MS_MIN { 0 } else { spread.min(SPREAD_MS_MAX) }
-    }
 }
 
 impl Feed {
@@ -130,7 +61,7 @@ impl Feed {
         }
         let echo = Duration::from_secs(settings.stream.echo_seconds);
         Ok(Self {
-            told,
+            told: Arc::new(told),
             position,
             poll: Duration::from_millis(settings.store.poll_ms),
             echo: (!echo.is_zero()).then_some(echo),
@@ -141,6 +72,7 @@ impl Feed {
     /// Follows the feed until the stop.
     pub async fn run(mut self, shutdown: Shutdown) {
         let mut echoes = Echoes::default();
+        let mut pinging = Pinging::new();
         let store = self.told.store.clone();
         let mut next_poll = Instant::now();
         loop {
@@ -149,12 +81,16 @@ impl Feed {
                 () = store.committed() => {}
                 () = tokio::time::sleep_until(next_poll) => {}
                 Some(id) = echoes.next() => {
-                    self.told.hub.echo(id);
+                    self.echo(id, &mut pinging);
+                    continue;
+                }
+                Some(pinged) = pinging.join_next() => {
+                    self.put_off_echo(pinged.ok().flatten(), &mut echoes);
                     continue;
                 }
             }
             next_poll = Instant::now() + self.poll;
-            if let Err(error) = self.catch_up(&mut echoes).await {
+            if let Err(error) = self.catch_up(&mut echoes, &mut pinging).await {
                 self.metrics.errors.increment(1);
                 tracing::warn!(%error, "the change feed cannot read the store; it tries again");
                 next_poll = Instant::now() + RETRY_PAUSE;
@@ -164,7 +100,11 @@ impl Feed {
 
     /// Tells of every event behind the position. A failure leaves the position where it was, so
     /// that nothing is skipped; telling twice is harmless.
-    async fn catch_up(&mut self, echoes: &mut Echoes) -> Result<(), StoreError> {
+    async fn catch_up(
+        &mut self,
+        echoes: &mut Echoes,
+        pinging: &mut Pinging,
+    ) -> Result<(), StoreError> {
         loop {
             let events = self.told.store.feed_after(self.position).await?;
             let (Some(first), Some(last)) = (events.first(), events.last()) else {
@@ -173,45 +113,39 @@ impl Feed {
             };
             self.metrics.lag.set(since(first.at).as_secs_f64());
             for (id, news) in fold(&events) {
-                if self.told.tell(id, news).await?
-                    && let Some(echo) = self.echo
-                {
-                    echoes.put_off(id, echo);
+                let Some(due) = self.told.serve(id, news).await? else { continue };
+                if self.told.purger.is_none() {
+                    self.put_off_echo(self.told.ping(&due), echoes);
+                } else {
+                    // Pings that overtake each other are no harm: an older one tells nobody.
+                    pinging.spawn(Arc::clone(&self.told).purge_and_ping(due));
                 }
             }
             self.position = last.id;
         }
     }
-}
 
-impl Told {
-    /// Tells of one environment's news. Answers whether there was a ping.
-    async fn tell(&self, id: EnvironmentId, news: News) -> Result<bool, StoreError> {
-        let is_new = !self.directory.holds(id);
-        if (news.look_again || is_new) && !self.directory.refresh(&self.store, id).await? {
-            self.flagsets.remove(id);
-            self.hub.remove(id);
-            return Ok(false);
+    fn put_off_echo(&self, pinged: Option<EnvironmentId>, echoes: &mut Echoes) {
+        if let (Some(id), Some(echo)) = (pinged, self.echo) {
+            echoes.put_off(id, echo);
         }
-        let News { stamp: Some((stamp, committed_at)), urgent, .. } = news else {
-            return Ok(false);
-        };
-        let Some(known) = self.directory.client_key(id) else {
-            return Ok(false);
-        };
-        if known.kind == EnvironmentKind::Stored {
-            self.flagsets.advance(id, stamp.revision).await?;
+    }
+
+    fn echo(&self, id: EnvironmentId, pinging: &mut Pinging) {
+        if self.told.purger.is_none() {
+            self.told.hub.echo(id);
+        } else {
+            let told = Arc::clone(&self.told);
+            pinging.spawn(async move {
+                told.purge_and_echo(id).await;
+                None
+            });
         }
-        let spread_ms = if urgent { 0 } else { self.pings.spread_ms(self.hub.open(id)) };
-        let ping = self.pings.ping(&known, stamp, spread_ms);
-        let change = Change { committed_at, since_commit: since(committed_at), urgent };
-        let pinged = self.hub.publish(id, ping, &change);
-        if is_new {
-            self.hub.welcome();
-        }
-        Ok(pinged)
     }
 }
+
+/// Pings that wait for their purge; each tells in the end whose echo is to follow.
+type Pinging = JoinSet<Option<EnvironmentId>>;
 
 impl Echoes {
     fn put_off(&mut self, id: EnvironmentId, delay: Duration) {
@@ -252,15 +186,10 @@ fn fold(events: &[FeedEvent]) -> BTreeMap<EnvironmentId, News> {
     all
 }
 
-/// How long ago it was; nothing if the clock went back.
-fn since(micros: i64) -> Duration {
-    Duration::from_micros(u64::try_from(now_micros() - micros).unwrap_or(0))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::{Revision, UpdatedAt};
+    use crate::model::{Revision, Stamp, UpdatedAt};
 
     fn event(id: i64, environment: Option<i64>, revision: Option<u64>) -> FeedEvent {
         FeedEvent {

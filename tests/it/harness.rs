@@ -9,6 +9,7 @@ pub(crate) mod admin;
 pub(crate) mod client;
 pub(crate) mod process;
 pub(crate) mod proxy;
+pub(crate) mod purged;
 pub(crate) mod secure;
 pub(crate) mod stream;
 pub(crate) mod wire;

@@ -19,6 +19,7 @@ mod first_minute;
 mod harness;
 mod management;
 mod pace;
+mod purge;
 mod push_only;
 mod reads;
 mod scenarios;
