@@ -17,6 +17,7 @@ pub mod flagset;
 pub mod http;
 pub mod metrics;
 pub mod model;
+pub mod outbound;
 pub mod places;
 pub mod shutdown;
 pub mod store;

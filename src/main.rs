@@ -124,7 +124,7 @@ async fn print_new_token(settings: &Settings, args: cli::NewTokenArgs) -> anyhow
 async fn check_health(settings: &Settings) -> anyhow::Result<()> {
     let listen =
         settings.server.ops_listen.replace("0.0.0.0", "127.0.0.1").replace("[::]", "[::1]");
-    let client = reqwest::Client::builder().timeout(HEALTHCHECK_TIMEOUT).no_proxy().build()?;
+    let client = flagcast::outbound::plain_client().timeout(HEALTHCHECK_TIMEOUT).no_proxy().build()?;
     let answer = client.get(format!("http://{listen}/readyz")).send().await?;
     anyhow::ensure!(answer.status().is_success(), "not ready: {}", answer.text().await?.trim());
     Ok(())

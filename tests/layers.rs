@@ -15,6 +15,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("config", &["model"]),
     ("metrics", &[]),
     ("shutdown", &[]),
+    ("outbound", &[]),
     ("store", &["model", "config"]),
     ("flagset", &["model", "metrics", "store"]),
     ("places", &["metrics"]),

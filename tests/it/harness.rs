@@ -271,7 +271,7 @@ async fn listening(process: &Process) -> Result<(SocketAddr, SocketAddr), String
 
 /// An HTTP client that ignores the machine's proxy settings.
 pub(crate) fn http() -> reqwest::Client {
-    reqwest::Client::builder().no_proxy().timeout(SOON).build().unwrap()
+    flagcast::outbound::plain_client().no_proxy().timeout(SOON).build().unwrap()
 }
 
 /// Reads `url`, which must answer 200 with JSON.

@@ -21,7 +21,7 @@ impl Subscription {
     pub(crate) async fn open(address: std::net::SocketAddr, client_key: &str) -> Self {
         let url = format!("http://{address}/sse/environments/{client_key}/stream");
         // Not the shared client: a stream has no time limit.
-        let http = reqwest::Client::builder().no_proxy().build().unwrap();
+        let http = flagcast::outbound::plain_client().no_proxy().build().unwrap();
         let request = http.get(&url).header("accept", "text/event-stream");
         let response = request.send().await.unwrap();
         assert_eq!(response.status(), 200, "{url}");
