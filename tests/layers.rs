@@ -16,6 +16,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("metrics", &[]),
     ("shutdown", &[]),
     ("outbound", &[]),
+    ("probe", &["outbound", "shutdown"]),
     ("store", &["model", "config"]),
     ("flagset", &["model", "metrics", "store"]),
     ("places", &["metrics"]),
