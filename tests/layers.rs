@@ -16,6 +16,8 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("metrics", &[]),
     ("shutdown", &[]),
     ("outbound", &[]),
+    ("outbound", &[]),
+    ("probe", &["outbound", "shutdown"]),
     ("store", &["model", "config"]),
     ("flagset", &["model", "metrics", "store"]),
     ("places", &["metrics"]),
