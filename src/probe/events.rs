@@ -36,16 +36,14 @@ pub struct Event {
 /// Turns chunks into items.
 #[derive(Debug, Default)]
 pub struct Scanner {
-    /// The line that is not complete yet.
+    /// The line that is not complete yet; of one that is too long, a byte more than is allowed.
     line: Vec<u8>,
-    /// The line is longer than allowed: the rest of it is dropped.
-    is_line_too_long: bool,
     /// The last byte was a carriage return: a line feed behind it belongs to it.
     is_behind_return: bool,
     is_begun: bool,
     name: String,
+    /// Each line with its line feed; no more lines once it is too long.
     data: String,
-    is_data_too_long: bool,
     id: String,
 }
 
@@ -61,8 +59,8 @@ impl Scanner {
                     self.is_behind_return = byte == b'\r';
                     self.end_line(&mut items);
                 }
-                _ if self.line.len() < LENGTH_MAX => self.line.push(byte),
-                _ => self.is_line_too_long = true,
+                _ if self.line.len() <= LENGTH_MAX => self.line.push(byte),
+                _ => {}
             }
         }
         items
@@ -70,7 +68,7 @@ impl Scanner {
 
     fn end_line(&mut self, items: &mut Vec<Item>) {
         let bytes = std::mem::take(&mut self.line);
-        if std::mem::take(&mut self.is_line_too_long) {
+        if bytes.len() > LENGTH_MAX {
             items.push(Item::TooLong);
             return;
         }
@@ -95,11 +93,10 @@ impl Scanner {
     fn field(&mut self, field: &str, value: &str, items: &mut Vec<Item>) {
         match field {
             "event" => value.clone_into(&mut self.name),
-            "data" if self.data.len() + value.len() < LENGTH_MAX => {
+            "data" if self.data.len() <= LENGTH_MAX => {
                 self.data.push_str(value);
                 self.data.push('\n');
             }
-            "data" => self.is_data_too_long = true,
             "id" if !value.contains('\0') => value.clone_into(&mut self.id),
             "retry" if !value.is_empty() && value.bytes().all(|byte| byte.is_ascii_digit()) => {
                 if let Ok(milliseconds) = value.parse() {
@@ -112,7 +109,7 @@ impl Scanner {
 
     fn dispatch(&mut self, items: &mut Vec<Item>) {
         let (mut name, mut data) = (std::mem::take(&mut self.name), std::mem::take(&mut self.data));
-        if std::mem::take(&mut self.is_data_too_long) {
+        if data.len() > LENGTH_MAX {
             items.push(Item::TooLong);
         } else if data.pop().is_some() {
             if name.is_empty() {
@@ -171,8 +168,8 @@ mod tests {
         assert_eq!(scanner.push(b"\n\ndata: 1\n\n"), [Item::TooLong, event("message", "1", "")]);
         assert!(scanner.line.capacity() <= 1024);
 
-        let line = [b"data: ".as_slice(), &[b'x'; 40_000], b"\n"].concat();
-        let items = scanner.push(&[&line[..], &line, &line, b"\ndata: 2\n\n"].concat());
+        let line = format!("data: {}\n", "x".repeat(40_000));
+        let items = scanner.push(format!("{line}{line}{line}\ndata: 2\n\n").as_bytes());
         assert_eq!(items, [Item::TooLong, event("message", "2", "")]);
     }
 

@@ -198,7 +198,7 @@ impl Clock {
 fn live_changes(stream: &Stream) -> Vec<(f64, f64, f64)> {
     let bursts = stream.bursts();
     let Some((past, live)) = bursts.split_first() else { return Vec::new() };
-    let mut newest = past.told.iter().filter_map(|told| told.updated_at).fold(None, later);
+    let mut newest = past.told.iter().filter_map(|told| told.updated_at).reduce(f64::max);
     let mut changes = Vec::new();
     for burst in live {
         for told in burst.told.iter().filter(|told| told.kind == Kind::Ping) {
@@ -207,15 +207,11 @@ fn live_changes(stream: &Stream) -> Vec<(f64, f64, f64)> {
                 if newest.is_some_and(|newest| updated_at > newest) {
                     changes.push((burst.at, updated_at, told.resolution));
                 }
-                newest = later(newest, updated_at);
+                newest = Some(newest.map_or(updated_at, |newest| newest.max(updated_at)));
             }
         }
     }
     changes
-}
-
-fn later(newest: Option<f64>, instant: f64) -> Option<f64> {
-    Some(newest.map_or(instant, |newest| newest.max(instant)))
 }
 
 /// Whether it ended as soon as it began.
@@ -258,7 +254,7 @@ fn joined(record: &Record, late: &Stream) -> Option<bool> {
 
 /// The heartbeat that the streams promise.
 fn advertised(record: &Record) -> Option<f64> {
-    let told = record.readable().flat_map(|stream| stream.told());
+    let told = record.readable().flat_map(Stream::told);
     told.filter_map(|(_, told)| told.heartbeat_seconds).last()
 }
 

@@ -5,7 +5,7 @@
 //! that a hop which holds everything back does not hold a caller for ever.
 
 use std::collections::VecDeque;
-use std::error::Error as _;
+use std::error::Error;
 use std::io;
 use std::time::{Duration, Instant, SystemTime};
 
@@ -177,13 +177,13 @@ impl Subscriber {
             request = request.header("last-event-id", id);
         }
         let asked_at = Instant::now();
-        let response = match tokio::time::timeout(HEAD_TIMEOUT, request.send()).await {
-            Ok(answer) => answer.map_err(|error| refused(&error))?,
-            Err(_) => {
-                let cause = format!("no head within {HEAD_TIMEOUT:?}");
-                return Err(Refused { kind: RefusedKind::NoHead, cause });
-            }
-        };
+        let answer = tokio::time::timeout(HEAD_TIMEOUT, request.send()).await;
+        let response = answer
+            .map_err(|_| Refused {
+                kind: RefusedKind::NoHead,
+                cause: format!("no head within {HEAD_TIMEOUT:?}"),
+            })?
+            .map_err(|error| refused(&error))?;
         let head = Head {
             asked_at,
             arrived_at: (Instant::now(), SystemTime::now()),
@@ -234,7 +234,7 @@ fn browser_headers() -> HeaderMap {
 }
 
 fn refused(error: &reqwest::Error) -> Refused {
-    let kind = if is_about_trust(error) {
+    let kind = if chain(error).any(<dyn Error>::is::<TlsError>) {
         RefusedKind::Tls
     } else if error.is_connect() {
         RefusedKind::Connect
@@ -244,26 +244,18 @@ fn refused(error: &reqwest::Error) -> Refused {
     Refused { kind, cause: causes(error) }
 }
 
-/// Whether TLS refused. The library wraps its error into one of the system's, which hides it.
-fn is_about_trust(error: &reqwest::Error) -> bool {
-    let mut source = error.source();
-    while let Some(cause) = source {
-        let wrapped = cause.downcast_ref::<io::Error>().and_then(io::Error::get_ref);
-        if cause.is::<TlsError>() || wrapped.is_some_and(|inner| inner.is::<TlsError>()) {
-            return true;
-        }
-        source = cause.source();
-    }
-    false
-}
-
 /// What went wrong at the bottom; the layers above only say that something did, and repeat the URL.
 fn causes(error: &reqwest::Error) -> String {
-    let mut deepest = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        deepest = cause.to_string();
-        source = cause.source();
-    }
-    deepest
+    chain(error).last().map(ToString::to_string).unwrap_or_default()
+}
+
+/// An error and its causes. The system's errors hide what they wrap: their source is its source.
+fn chain(error: &reqwest::Error) -> impl Iterator<Item = &(dyn Error + 'static)> {
+    std::iter::successors(Some(error as &(dyn Error + 'static)), |&cause| {
+        let wrapped = cause.downcast_ref::<io::Error>().and_then(io::Error::get_ref);
+        match wrapped {
+            Some(wrapped) => Some(wrapped as &(dyn Error + 'static)),
+            None => cause.source(),
+        }
+    })
 }

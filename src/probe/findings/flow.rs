@@ -66,8 +66,8 @@ fn held(record: &Record, stream: &Stream) -> Option<String> {
 
 fn buffering(record: &Record, findings: &mut Findings) {
     // A late joiner that alone is held is judged apart.
-    let own = record.streams.iter().filter(|stream| stream.role != Role::Late);
-    if let Some(how) = own.filter_map(|stream| held(record, stream)).next() {
+    let mut own = record.streams.iter().filter(|stream| stream.role != Role::Late);
+    if let Some(how) = own.find_map(|stream| held(record, stream)) {
         return findings.bad(
             "buffering",
             format!("a hop holds the stream back: {how}"),
