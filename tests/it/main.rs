@@ -17,6 +17,7 @@ mod departures;
 mod faults;
 mod first_minute;
 mod harness;
+mod listen;
 mod management;
 mod pace;
 mod purge;
