@@ -147,12 +147,7 @@ fn listen(args: ListenArgs) -> Result<Listen, UsageError> {
 async fn check_health(settings: &Settings) -> anyhow::Result<()> {
     let listen =
         settings.server.ops_listen.replace("0.0.0.0", "127.0.0.1").replace("[::]", "[::1]");
-<<<<<<< HEAD
-    let client =
-        flagcast::outbound::plain_client().timeout(HEALTHCHECK_TIMEOUT).no_proxy().build()?;
-=======
     let client = outbound::plain_client().timeout(HEALTHCHECK_TIMEOUT).no_proxy().build()?;
->>>>>>> listen
     let answer = client.get(format!("http://{listen}/readyz")).send().await?;
     anyhow::ensure!(answer.status().is_success(), "not ready: {}", answer.text().await?.trim());
     Ok(())

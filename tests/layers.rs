@@ -16,7 +16,6 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("metrics", &[]),
     ("shutdown", &[]),
     ("outbound", &[]),
-    ("outbound", &[]),
     ("probe", &["outbound", "shutdown"]),
     ("store", &["model", "config"]),
     ("flagset", &["model", "metrics", "store"]),
