@@ -40,6 +40,7 @@ test-packages:
 	command -v node > /dev/null || missing="$$missing nodejs"; \
 	command -v npm > /dev/null || missing="$$missing npm"; \
 	python3 -c 'import ensurepip' 2> /dev/null || missing="$$missing python3-venv"; \
+	command -v promtool > /dev/null || missing="$$missing prometheus"; \
 	if [ -n "$$missing" ]; then \
 		echo "installing$$missing"; \
 		$(SUDO) apt-get update -q; \

@@ -8,6 +8,7 @@
 #![allow(clippy::disallowed_methods, reason = "tasks of a test end with its runtime")]
 
 mod abuse;
+mod alerts;
 mod browser;
 mod cached;
 mod canary;
