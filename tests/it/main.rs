@@ -9,6 +9,7 @@
 
 mod abuse;
 mod browser;
+mod browser_client;
 mod cached;
 mod command_line;
 mod connections;
