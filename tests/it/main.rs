@@ -10,6 +10,7 @@
 mod abuse;
 mod alerts;
 mod browser;
+mod browser_client;
 mod cached;
 mod canary;
 mod command_line;
