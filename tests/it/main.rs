@@ -10,6 +10,7 @@
 mod abuse;
 mod browser;
 mod cached;
+mod cdn;
 mod command_line;
 mod connections;
 mod crowds;
