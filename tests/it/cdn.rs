@@ -7,6 +7,7 @@
 mod crowds;
 mod hostile;
 mod lists;
+mod outages;
 mod purges;
 mod recordings;
 

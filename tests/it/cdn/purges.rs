@@ -97,6 +97,36 @@ async fn a_purge_waits_for_a_read_that_is_under_way() {
     }
 }
 
+/// The whole way: the gateway purges both tiers before its ping, so that who was told reads nothing
+/// older, without a revision in the question and without the echo.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_was_told_by_a_gateway_that_purges_reads_nothing_older() {
+    let nowhere = "127.0.0.1:1".parse().unwrap();
+    let chain = Chain::shielded(nowhere).await;
+    let caches: Vec<_> = chain.caches().iter().map(|cache| format!("http://{cache}")).collect();
+    let gateway = builder()
+        .set("cdn.purge", "varnish")
+        .set("cdn.purge_urls", caches.join(",").as_str())
+        .set("cdn.purge_timeout_ms", 5_000)
+        .start()
+        .await;
+    chain.origin().lead_to(gateway.public());
+    let environment = gateway.shop().await;
+    for step in 1..=10 {
+        for door in chain.doors() {
+            read(door, &environment).await;
+            limit(door, &environment.client_key).await;
+        }
+        // The answer leaves when the subscribers have been told, and they after the purge.
+        let revision = gateway.admin().set_value(&environment, "limit", step).await;
+        for door in chain.doors() {
+            assert_eq!(read(door, &environment).await, revision);
+            assert_eq!(limit(door, &environment.client_key).await, step);
+        }
+    }
+    assert!(gateway.metric("flagcast_purge_duration_seconds_count", &["done"]).await >= 10.0);
+}
+
 /// Anybody could make the gateway work by purging all the time.
 #[tokio::test]
 async fn only_who_is_listed_may_purge() {

@@ -27,7 +27,7 @@ pub(crate) struct Proxy {
 
 /// What all connections of a proxy share.
 struct Network {
-    upstream: SocketAddr,
+    upstream: Mutex<SocketAddr>,
     /// Changes when all connections are to be cut.
     cuts: watch::Sender<u32>,
     is_refusing: AtomicBool,
@@ -52,7 +52,7 @@ impl Proxy {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let network = Arc::new(Network {
-            upstream,
+            upstream: Mutex::new(upstream),
             cuts: watch::Sender::new(0),
             is_refusing: AtomicBool::new(false),
             slow: Mutex::new(None),
@@ -67,6 +67,11 @@ impl Proxy {
     /// Where clients connect.
     pub(crate) fn address(&self) -> SocketAddr {
         self.address
+    }
+
+    /// Leads connections that are made from now on to `upstream`.
+    pub(crate) fn lead_to(&self, upstream: SocketAddr) {
+        *self.network.upstream.lock().unwrap() = upstream;
     }
 
     /// Cuts every connection and turns new ones away.
@@ -133,7 +138,8 @@ async fn accept(listener: TcpListener, network: Arc<Network>) {
 }
 
 async fn relay(client: TcpStream, network: &Network) -> io::Result<()> {
-    let upstream = TcpStream::connect(network.upstream).await?;
+    let address = *network.upstream.lock().unwrap();
+    let upstream = TcpStream::connect(address).await?;
     client.set_nodelay(true)?;
     upstream.set_nodelay(true)?;
     let (from_client, to_client) = client.into_split();

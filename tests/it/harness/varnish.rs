@@ -164,6 +164,12 @@ impl Chain {
         self.edges.iter().map(Varnish::address).collect()
     }
 
+    /// Every cache, the shield first, as a gateway that purges must ask them.
+    pub(crate) fn caches(&self) -> Vec<SocketAddr> {
+        let shield = self.shield.iter().map(|(shield, _)| shield.address());
+        shield.chain(self.doors()).collect()
+    }
+
     /// The first of the doors.
     pub(crate) fn door(&self) -> SocketAddr {
         self.edges[0].address()
