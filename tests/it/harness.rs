@@ -9,13 +9,18 @@
 pub(crate) mod admin;
 pub(crate) mod chromium;
 pub(crate) mod client;
+pub(crate) mod crowd;
+pub(crate) mod fake;
+pub(crate) mod ledger;
 pub(crate) mod nginx;
 pub(crate) mod process;
 pub(crate) mod proxy;
 pub(crate) mod purged;
+pub(crate) mod raw;
 pub(crate) mod script;
 pub(crate) mod secure;
 pub(crate) mod stream;
+pub(crate) mod varnish;
 pub(crate) mod wire;
 
 use std::collections::BTreeMap;

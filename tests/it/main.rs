@@ -13,6 +13,7 @@ mod browser;
 mod browser_client;
 mod cached;
 mod canary;
+mod cdn;
 mod command_line;
 mod connections;
 mod crowds;
