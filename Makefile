@@ -31,7 +31,8 @@ lint:
 # The published clients that the tests drive, at exact versions.
 test-deps: test-packages tests/sdk/node_modules/.package-lock.json $(VENV)/.installed
 
-# Debian packages that are not there yet.
+# Debian packages that are not there yet. Proxies and caches are installed without being started: the policy
+# says no while they are, and goes again afterwards.
 test-packages:
 	@missing=""; \
 	command -v cc > /dev/null || missing="$$missing gcc libc6-dev"; \
@@ -41,9 +42,18 @@ test-packages:
 	command -v npm > /dev/null || missing="$$missing npm"; \
 	python3 -c 'import ensurepip' 2> /dev/null || missing="$$missing python3-venv"; \
 	command -v promtool > /dev/null || missing="$$missing prometheus"; \
+	[ -x /usr/sbin/nginx ] || missing="$$missing nginx-light"; \
+	[ -x /usr/sbin/haproxy ] || missing="$$missing haproxy"; \
+	[ -x /usr/bin/caddy ] || missing="$$missing caddy"; \
+	[ -x /usr/sbin/squid ] || missing="$$missing squid"; \
+	[ -x /usr/sbin/varnishd ] || missing="$$missing varnish"; \
 	if [ -n "$$missing" ]; then \
 		echo "installing$$missing"; \
 		$(SUDO) apt-get update -q; \
+		policy=/usr/sbin/policy-rc.d; \
+		[ -e $$policy ] || { trap "$(SUDO) rm -f $$policy" EXIT; \
+			printf '#!/bin/sh\nexit 101\n' | $(SUDO) tee $$policy > /dev/null; \
+			$(SUDO) chmod +x $$policy; }; \
 		$(SUDO) env DEBIAN_FRONTEND=noninteractive \
 			apt-get install -q -y --no-install-recommends $$missing; \
 	fi

@@ -9,6 +9,7 @@
 pub(crate) mod admin;
 pub(crate) mod chromium;
 pub(crate) mod client;
+pub(crate) mod daemon;
 pub(crate) mod nginx;
 pub(crate) mod process;
 pub(crate) mod proxy;

@@ -23,6 +23,7 @@ mod harness;
 mod listen;
 mod management;
 mod pace;
+mod proxies;
 mod purge;
 mod push_only;
 mod reads;
