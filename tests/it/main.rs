@@ -31,6 +31,7 @@ mod scenarios;
 mod sdk_js;
 mod sdk_python;
 mod shutdown;
+mod squid;
 mod store_away;
 mod streams;
 mod tls;
