@@ -17,6 +17,7 @@ mod command_line;
 mod connections;
 mod crowds;
 mod departures;
+mod fastly;
 mod faults;
 mod first_minute;
 mod harness;

@@ -71,7 +71,7 @@ impl Site {
 
 /// What clients send that splits a careless cache: browsers' `no-cache`, cookies, origins, encodings,
 /// positions, ranges, credentials, other names of the site.
-fn awkward_headers(client: usize) -> String {
+pub(crate) fn awkward_headers(client: usize) -> String {
     let variants = [
         "Cache-Control: no-cache\r\nPragma: no-cache\r\n".to_owned(),
         format!("Cookie: session={client}\r\n"),
