@@ -10,6 +10,7 @@ pub(crate) mod admin;
 pub(crate) mod chromium;
 pub(crate) mod client;
 pub(crate) mod crowd;
+pub(crate) mod daemon;
 pub(crate) mod fake;
 pub(crate) mod ledger;
 pub(crate) mod nginx;
