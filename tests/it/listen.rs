@@ -155,6 +155,12 @@ async fn straight_at_a_gateway_everything_is_fine() {
     // The second client may count the change to its stream's past, if it has come just before.
     assert!(figures["live_changes"].as_u64().unwrap() >= 1, "{figures:#}");
     assert_eq!(figures["late_joiner"]["joined"], false);
+    // Each figure and finding is in the operators' guide.
+    let guide = include_str!("../../docs/OPERATIONS.md");
+    let names = figures.as_object().unwrap().keys().map(String::as_str).chain(heard.with("ok"));
+    for name in names {
+        assert!(guide.contains(&format!("`{name}`")), "{name} is not in docs/OPERATIONS.md");
+    }
     let finding = &report["findings"][0];
     let keys: Vec<&String> = finding.as_object().unwrap().keys().collect();
     assert_eq!(keys, ["code", "verdict", "seen", "remedy"]);
