@@ -154,7 +154,7 @@ async fn another_tab_leads_when_the_leader_goes() {
     assert_eq!(tabs.requests(&["three", "four"]).await.0, 1, "streams of who is left");
 
     // A leader that hangs has its stream still, and is of no use to the others. Who comes notices.
-    tabs.chromium.obey(&json!({"do": "hang", "tab": "three", "ms": 8000})).await;
+    tabs.chromium.obey(&json!({"do": "hang", "tab": "three", "ms": 15_000})).await;
     let revision = admin.switch(&environment, "dark-mode", true).await;
     tabs.open(BROWSER, "five").await;
     tabs.hold(&["four", "five"], revision).await;
