@@ -31,7 +31,7 @@ lint:
 # The published clients that the tests drive, at exact versions.
 test-deps: test-packages tests/sdk/node_modules/.package-lock.json $(VENV)/.installed
 
-# Debian packages that are not there yet. A daemon among them (varnish) must not start: while they are
+# Debian packages that are not there yet. The servers among them must not start: while they are
 # installed, `policy-rc.d` says no, unless the machine has a policy of its own.
 test-packages:
 	@missing=""; \
@@ -41,7 +41,12 @@ test-packages:
 	command -v node > /dev/null || missing="$$missing nodejs"; \
 	command -v npm > /dev/null || missing="$$missing npm"; \
 	python3 -c 'import ensurepip' 2> /dev/null || missing="$$missing python3-venv"; \
+	command -v promtool > /dev/null || missing="$$missing prometheus"; \
 	[ -x /usr/sbin/varnishd ] || missing="$$missing varnish"; \
+	[ -x /usr/sbin/nginx ] || missing="$$missing nginx-light"; \
+	[ -x /usr/sbin/squid ] || missing="$$missing squid"; \
+	[ -x /usr/bin/caddy ] || missing="$$missing caddy"; \
+	[ -x /usr/sbin/haproxy ] || missing="$$missing haproxy"; \
 	if [ -n "$$missing" ]; then \
 		echo "installing$$missing"; \
 		policy=/usr/sbin/policy-rc.d; \

@@ -85,7 +85,8 @@ pub(crate) enum RoleArg {
 
 #[derive(Debug, Args)]
 pub(crate) struct ListenArgs {
-    /// URL of a stream: https://…/sse/environments/<client key>/stream, or /ofrep/v1/streams/<client key>.
+    /// URL of a stream: https://…/sse/environments/<client key>/stream or
+    /// https://…/ofrep/v1/streams/<client key>.
     pub(crate) url: StreamUrl,
     /// How long to listen, such as 60s or 5m; without it, until Ctrl-C.
     #[arg(long = "for", value_name = "TIME", value_parser = lasting)]

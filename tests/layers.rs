@@ -22,7 +22,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("places", &["metrics"]),
     ("stream", &["model", "metrics", "places", "shutdown"]),
     ("http", &["model", "config", "metrics", "places", "shutdown", "store", "flagset", "stream"]),
-    ("cdn", &["model", "config", "metrics", "outbound", "flagset"]),
+    ("cdn", &["model", "config", "metrics", "outbound", "shutdown", "probe", "flagset"]),
     (
         "app",
         &["model", "config", "metrics", "shutdown", "store", "flagset", "stream", "cdn", "http"],

@@ -32,7 +32,8 @@ impl FromStr for StreamUrl {
         let refuse = |rule: &str| Err(UsageError(format!("`{text}` {rule}")));
         let Ok(url) = text.parse::<Url>() else {
             return refuse(
-                "must be a URL such as https://flags.example.com/sse/environments/<client key>/stream",
+                "must be a URL such as https://flags.example.com/sse/environments/<client \
+                    key>/stream",
             );
         };
         if !["http", "https"].contains(&url.scheme()) {

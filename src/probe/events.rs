@@ -1,5 +1,5 @@
-//! Reads the bytes of an event stream, chunk by chunk, and drops nothing: libraries keep comments to
-//! themselves, but a comment is the heartbeat.
+//! Reads the bytes of an event stream, chunk by chunk, and drops nothing: libraries keep comments
+//! to themselves, but a comment is the heartbeat.
 //!
 //! Grammar: WHATWG HTML, section 9.2. What comes from a network has bounds here: a line or an event
 //! that is longer is told as such and skipped.
@@ -140,7 +140,8 @@ mod tests {
 
     #[test]
     fn comments_and_waits_are_told_in_their_order() {
-        let bytes = b"\xef\xbb\xbf: ok\n\n:\n\nevent: ping\ndata: 1\nretry: 250\n\nid: 7\ndata\n\nretry: x\n\n";
+        let bytes = b"\xef\xbb\xbf: ok\n\n:\n\nevent: ping\ndata: 1\nretry: 250\n\n\
+            id: 7\ndata\n\nretry: x\n\n";
         let expected = vec![
             Item::Comment(" ok".to_owned()),
             Item::Comment(String::new()),
@@ -207,7 +208,10 @@ mod tests {
 
         /// Whatever comes, in whatever pieces: no panic, and the pieces make no difference.
         #[test]
-        fn pieces_make_no_difference(bytes in proptest::collection::vec(any::<u8>(), 0..300), size in 1_usize..50) {
+        fn pieces_make_no_difference(
+            bytes in proptest::collection::vec(any::<u8>(), 0..300),
+            size in 1_usize..50,
+        ) {
             prop_assert_eq!(scan(&bytes, size), scan(&bytes, 1000));
         }
     }

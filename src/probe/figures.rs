@@ -92,7 +92,7 @@ impl Figures {
             late_joiner: record.late().map(|late| late_joiner(record, late)),
             ..Self::default()
         };
-        if let Some((stream, _, head)) = record.heads().next() {
+        if let Some((stream, _, head)) = record.answer() {
             figures.read_head(head);
             figures.head_ms = stream.head().map(|(at, _)| milliseconds(at - stream.asked));
             figures.first_byte_ms = stream.first_byte.map(|at| milliseconds(at - stream.asked));

@@ -1,7 +1,7 @@
 //! What the figures mean: verdicts, each with what was seen and what to do about it. Pure.
 //!
-//! A finding says `ok` only of what was seen to be right. What there was no occasion to see is listed
-//! apart, with what it takes.
+//! A finding says `ok` only of what was seen to be right. What there was no occasion to see is
+//! listed apart, with what it takes.
 
 mod answer;
 mod cache;

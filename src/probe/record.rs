@@ -167,6 +167,11 @@ impl Record {
         })
     }
 
+    /// The answer that speaks for all: the first that is a 200, or else the first.
+    pub(super) fn answer(&self) -> Option<(&Stream, f64, &Head)> {
+        self.heads().find(|(_, _, head)| head.status == 200).or_else(|| self.heads().next())
+    }
+
     /// The streams that could be read as event streams.
     pub(super) fn readable(&self) -> impl Iterator<Item = &Stream> {
         self.streams.iter().filter(|stream| stream.is_readable())

@@ -106,7 +106,14 @@ impl Report {
 impl Figures {
     /// The figures that say most, with their names.
     fn lines(&self) -> Vec<(&'static str, String)> {
-        let ms = |figure: Option<f64>| figure.map_or("none".to_owned(), |ms| format!("{ms:.0} ms"));
+        let ms = |figure: Option<f64>| {
+            figure.map_or("none".to_owned(), |ms| {
+                format!(
+                    "{ms:.0} \
+            ms"
+                )
+            })
+        };
         let s = |figure: Option<f64>| figure.map_or("none".to_owned(), |s| format!("{s:.1} s"));
         let mut lines = Vec::new();
         if let (Some(status), Some(version)) = (self.status, self.http_version) {
@@ -146,7 +153,10 @@ impl Figures {
         let (refused, at_once) = (self.streams_refused, self.streams_ended_at_once);
         lines.push((
             "streams",
-            format!("{streams} asked for, {refused} refused, {ended} ended, {cut} cut, {at_once} at once"),
+            format!(
+                "{streams} asked for, {refused} refused, {ended} ended, {cut} cut, \
+                {at_once} at once"
+            ),
         ));
         lines
     }

@@ -89,7 +89,8 @@ mod tests {
     fn both_dialects_tell_the_same() {
         let ping = read(
             "environment_updated",
-            r#"{"updated_at": 1763790000.015625, "revision": 42, "flags_url": "http://h/f?rev=42", "heartbeat_s": 15}"#,
+            r#"{"updated_at": 1763790000.015625, "revision": 42,
+                "flags_url": "http://h/f?rev=42", "heartbeat_s": 15}"#,
         );
         let expected = Told {
             kind: Kind::Ping,
@@ -102,7 +103,8 @@ mod tests {
         assert_eq!(ping, expected);
         let ofrep = read(
             "message",
-            r#"{"type":"refetchEvaluation","etag":"\"k.42\"","lastModified":1763790000,"revision":42,"flags_url":"http://h/f?rev=42","spread_ms":0,"heartbeat_s":15}"#,
+            r#"{"type":"refetchEvaluation","etag":"\"k.42\"","lastModified":1763790000,
+                "revision":42,"flags_url":"http://h/f?rev=42","spread_ms":0,"heartbeat_s":15}"#,
         );
         assert_eq!(
             ofrep,

@@ -72,7 +72,10 @@ async fn listen(url: &str, lasting: &str, more: &[&str]) -> Heard {
 }
 
 /// Listens to a server that does what `script` says.
-async fn listen_to(lasting: &str, script: impl Fn(usize) -> Vec<Step> + Send + 'static) -> Heard {
+async fn listen_to(
+    lasting: &str,
+    script: impl Fn(usize) -> Vec<Step> + Send + Sync + 'static,
+) -> Heard {
     let server = Scripted::start(script).await;
     listen(&server.url(PATH), lasting, &[]).await
 }
@@ -82,7 +85,8 @@ fn ping(revision: u64, age: f64) -> Step {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs_f64();
     let updated_at = now - age;
     chunk(&format!(
-        "event: environment_updated\ndata: {{\"updated_at\": {updated_at}, \"revision\": {revision}, \
+        "event: environment_updated\ndata: {{\"updated_at\": {updated_at}, \"revision\": \
+            {revision}, \
          \"heartbeat_s\": 1}}\nretry: 300\n\n"
     ))
 }
@@ -274,7 +278,7 @@ async fn a_replay_is_found_and_not_fed() {
     let replay = findings.find(|finding| finding["code"] == "replay").unwrap();
     assert!(replay["seen"].as_str().unwrap().contains("over as soon as begun, up to"), "{replay}");
     // It waits 0.3 s, then twice as long each time: 1.4, 1.7, 2.3, 3.5, and the late joiner.
-    assert!((4..=7).contains(&server.requests()), "{} requests", server.requests());
+    assert!((4..=7).contains(&server.requests().len()), "{:?}", server.requests());
 }
 
 #[tokio::test]
@@ -295,7 +299,8 @@ async fn a_cache_that_shares_live_streams_is_fine() {
 #[tokio::test]
 async fn the_ofrep_dialect_is_understood() {
     let server = Scripted::start(|_| {
-        let ping = "id: 42\nevent: message\ndata: {\"type\":\"refetchEvaluation\",\"lastModified\":1763790000,\
+        let ping = "id: 42\nevent: message\ndata: \
+            {\"type\":\"refetchEvaluation\",\"lastModified\":1763790000,\
              \"revision\":42,\"spread_ms\":0,\"heartbeat_s\":1}\n\n";
         let state = "data: {\"type\":\"state\",\"revision\":42,\"heartbeat_s\":1}\n\n";
         let states = (0..60).flat_map(|_| [wait(1000), chunk(state)]);
@@ -372,7 +377,7 @@ async fn an_answer_that_is_no_stream_is_found() {
     let heard = listen(&server.url(PATH), "3s", &[]).await;
     heard.is_bad(&["status"], "the last 503");
     // A hop in trouble is not asked again and again.
-    assert!(server.requests() <= 4, "{} requests", server.requests());
+    assert!(server.requests().len() <= 4, "{:?}", server.requests());
 }
 
 #[tokio::test]
@@ -387,8 +392,92 @@ async fn nobody_at_the_address_is_told() {
     listen(&url, "1s", &[]).await.is_bad(&["answer"], "refused");
 }
 
+/// A machine's proxy is a hop like any other, unless it is told to go without.
 #[tokio::test]
-async fn headers_are_sent_and_usage_is_explained() {
+async fn it_asks_as_a_browser_does_and_goes_through_the_machines_proxy() {
+    let server = Scripted::start(|_| calm(stream_head(&[]))).await;
+    let proxied = |more: &[&str]| {
+        // The harness keeps proxies out; here one is wanted.
+        let mut command = Command::new("env");
+        command.args(["-u", "NO_PROXY", "-u", "no_proxy"]);
+        command.arg(format!("http_proxy={}", server.url("")));
+        command.args([env!("CARGO_BIN_EXE_flagcast"), "listen", "--for", "1s", "--json"]);
+        Process::spawn("listen", {
+            command.args(more);
+            command
+        })
+    };
+    let url = format!("http://flags.invalid{PATH}");
+    let more = [
+        "--header",
+        "X-One: 1",
+        "--header",
+        "x-one: 2",
+        "--header",
+        "Origin: \
+            https://own.example",
+    ];
+    heard(proxied(&[&[url.as_str()], &more[..]].concat())).await.is_fine_but(&[]);
+    let requests = server.requests();
+    let [request] = requests.as_slice() else { panic!("{requests:?}") };
+    let request = request.to_lowercase();
+    assert!(request.starts_with(&format!("get {url} http/1.1")), "{request}");
+    for line in [
+        "accept: text/event-stream",
+        "accept-encoding: gzip, deflate, br",
+        "cache-control: no-cache",
+        "origin: https://own.example",
+        "x-one: 1",
+        "x-one: 2",
+    ] {
+        assert!(request.lines().any(|sent| sent == line), "{line} in {request}");
+    }
+    assert_eq!(request.matches("origin:").count(), 1, "{request}");
+
+    let straight = heard(proxied(&[&url, "--no-proxy"])).await;
+    straight.is_bad(&["answer"], "");
+    assert_eq!(server.requests().len(), 1);
+}
+
+/// Who comes back says where it was, as browsers do.
+#[tokio::test]
+async fn it_comes_back_with_the_last_id() {
+    let server = Scripted::start(|_| {
+        let event =
+            "id: 42\ndata: {\"type\":\"refetchEvaluation\",\"revision\":42}\nretry: 300\n\n";
+        vec![stream_head(&[]), chunk(event), wait(1100), last_chunk()]
+    })
+    .await;
+    listen(&server.url("/ofrep/v1/streams/abc"), "3s", &[]).await.is_fine_but(&[]);
+    let ids = server.requests();
+    let ids: Vec<bool> = ids.iter().map(|head| head.contains("last-event-id: 42\r\n")).collect();
+    // The second client has none, and comes between the first's streams.
+    assert!(!ids[0] && ids[2..].iter().all(|has_id| *has_id), "{ids:?}");
+}
+
+#[tokio::test]
+async fn a_limit_of_the_gateway_is_told() {
+    let builder = Gateway::builder().set("stream.heartbeat_seconds", 1);
+    let builder = builder.set("limits.streams_per_environment", 1).set("stream.refusal_seconds", 1);
+    let gateway = builder.start().await;
+    let environment = gateway.shop().await;
+    let url = gateway.url(&stream_path(&environment.client_key));
+    let heard = listen(&url, "4s", &[]).await;
+    assert_eq!(heard.with("bad"), ["limits", "late_joiner"], "{:#}", heard.report);
+}
+
+/// Without a cache the cached contract costs something and brings nothing.
+#[tokio::test]
+async fn a_gateway_that_is_wrong_about_caches_is_told() {
+    let builder = Gateway::builder().set("stream.contract", "cached");
+    let gateway = builder.set("stream.cached_heartbeat_seconds", 1).start().await;
+    let environment = gateway.shop().await;
+    let url = gateway.url(&stream_path(&environment.client_key));
+    listen(&url, "3s", &[]).await.is_fine_but(&["contract"]);
+}
+
+#[tokio::test]
+async fn usage_is_explained() {
     let absent = Path::new("/nowhere/ca.pem").to_str().unwrap();
     let url = "http://127.0.0.1:1/sse/environments/abc/stream";
     let secure = "https://127.0.0.1:1/sse/environments/abc/stream";

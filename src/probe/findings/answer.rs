@@ -12,26 +12,30 @@ use crate::probe::subscribe::{Head, Refused, RefusedKind};
 const STATUSES: [(&[u16], &str); 5] = [
     (
         &[304],
-        "a hop revalidates the stream: remove ETag and Last-Modified from it, and the client's If-None-Match on the way in",
+        "a hop revalidates the stream: remove ETag and Last-Modified from it, and the client's \
+            If-None-Match on the way in",
     ),
     (
         &[401, 403],
-        "a hop asks for credentials: let /sse/ and /ofrep/v1/streams/ through, or give them with --header",
+        "a hop asks for credentials: let /sse/ and /ofrep/v1/streams/ through, or give them \
+            with --header",
     ),
     (
         &[404, 405],
-        "a hop does not know the path: send /sse/, /ofrep/, /sdk/ and /api/ to the gateway, with GET allowed",
+        "a hop does not know the path: send /sse/, /ofrep/, /sdk/ and /api/ to the gateway, \
+            with GET allowed",
     ),
     (&[429], "a hop limits the rate: streams are long and few, take them out of the limit"),
     (
         &[502, 503, 504],
-        "a hop cannot reach the gateway or gave up on it: look at its backend address, health check, connection limit (streams occupy one each) and first-byte timeout",
+        "a hop cannot reach the gateway or gave up on it: look at its backend address, health \
+            check, connection limit (streams occupy one each) and first-byte timeout",
     ),
 ];
 
 pub(super) fn judge(record: &Record, figures: &Figures, findings: &mut Findings) {
     refusals(record, findings);
-    let Some((first, _, head)) = record.heads().next() else { return };
+    let Some((first, _, head)) = record.answer() else { return };
     status(record, findings);
     if head.status != 200 {
         return;
@@ -56,10 +60,12 @@ fn refusals(record: &Record, findings: &mut Findings) {
     };
     let remedy = match last.kind {
         RefusedKind::Connect => {
-            "look at the name, the address and the port, and whether a firewall or a proxy of this machine is in between (--no-proxy goes without)"
+            "look at the name, the address and the port, and whether a firewall or a proxy of \
+                this machine is in between (--no-proxy goes without)"
         }
         RefusedKind::Tls => {
-            "the certificate must be valid for the name in the URL and come with its chain; --ca FILE trusts an authority of your own"
+            "the certificate must be valid for the name in the URL and come with its chain; \
+                --ca FILE trusts an authority of your own"
         }
         // The flow judges it: a hop may be waiting for the end of the body.
         RefusedKind::NoHead => return,
@@ -83,7 +89,8 @@ fn status(record: &Record, findings: &mut Findings) {
         return findings.ok("status", "200");
     };
     let remedy = STATUSES.iter().find(|(of, _)| of.contains(last)).map_or(
-        "the gateway answers this route with 200 only: a hop answers in its place, look at its log",
+        "the gateway answers this route with 200 only: a hop answers in its place, look at its \
+            log",
         |(_, remedy)| remedy,
     );
     let (count, all) = (wrong.len(), record.streams.len());
@@ -115,7 +122,8 @@ fn compression(head: &Head, findings: &mut Findings) {
         Some(encoding) => findings.bad(
             "compression",
             format!(
-                "Content-Encoding is {encoding}: a compressor keeps events until its buffer is full"
+                "Content-Encoding is {encoding}: a compressor keeps events until its buffer is \
+                    full"
             ),
             "take text/event-stream out of compression (nginx: gzip_types; Varnish: set \
              beresp.do_gzip = false and unset bereq.http.Accept-Encoding; Fastly: beresp.gzip = \
@@ -132,14 +140,17 @@ fn cors(record: &Record, head: &Head, findings: &mut Findings) {
         Some("*") => findings.ok("cors", "pages of every origin may read"),
         None => findings.bad(
             "cors",
-            "Access-Control-Allow-Origin is missing: no page of another origin can read the stream",
-            "the gateway sends Access-Control-Allow-Origin: * on every stream; do not remove it, and \
+            "Access-Control-Allow-Origin is missing: no page of another origin can read the \
+                stream",
+            "the gateway sends Access-Control-Allow-Origin: * on every stream; do not remove \
+                it, and \
              do not answer in its place",
         ),
         Some(origin) if late.is_some_and(|late| late.as_deref() == Some(origin)) => findings.bad(
             "cors",
             format!("Access-Control-Allow-Origin is {origin} for clients of other origins, too"),
-            "let the gateway's * through, instead of a list or the echo of one client's origin that \
+            "let the gateway's * through, instead of a list or the echo of one client's origin \
+                that \
              a cache gives to all",
         ),
         Some(origin) => findings.warn(
@@ -220,7 +231,8 @@ fn limits(record: &Record, findings: &mut Findings) {
         findings.bad(
             "limits",
             format!("the gateway turned {count} away after {life}{late}"),
-            "look at flagcast_limit_hits_total: limits.streams, limits.streams_per_environment, or \
+            "look at flagcast_limit_hits_total: limits.streams, limits.streams_per_environment, \
+                or \
              limits.streams_per_address, which counts all clients of a proxy as one",
         );
     }

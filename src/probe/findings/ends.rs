@@ -11,7 +11,7 @@ const ALIKE: f64 = 0.5;
 
 const RAISE_TIMEOUT: &str = "raise the hop's read timeout above twice the heartbeat: nginx \
     proxy_read_timeout, HAProxy timeout server and timeout tunnel, Varnish between_bytes_timeout, \
-    Fastly between_bytes_timeout, a load balancer's idle timeout; or lower stream.heartbeat_seconds";
+    Fastly between_bytes_timeout, a load balancer's idle timeout; or lower the heartbeat";
 
 pub(super) fn judge(record: &Record, figures: &Figures, findings: &mut Findings) {
     if record.readable().next().is_none() {
@@ -29,10 +29,11 @@ fn replay(record: &Record, figures: &Figures, findings: &mut Findings) {
     let has_length = record.readable().any(|stream| {
         stream.head().is_some_and(|(_, head)| head.headers.contains_key("content-length"))
     });
-    let remedy = "a cache keeps a stream beyond its end and replays it: let the gateway's s-maxage \
+    let remedy = "a cache keeps a stream beyond its end and replays it: let the gateway's \
+        s-maxage \
         through, no stale answers (Varnish beresp.grace = 0s; Fastly stale_while_revalidate = 0s), \
-        let aborted streams be aborted; purge the surrogate key `sse` once (Varnish: ban) to be rid \
-        of the recording";
+        let aborted streams be aborted; purge the surrogate key `sse` once (Varnish: ban) to be \
+        rid of the recording";
     if count > 1 || (count == 1 && age >= 1.0) {
         let of_age = if age >= 1.0 { format!(", up to {age:.0} s old") } else { String::new() };
         findings.bad("replay", format!("{} over as soon as begun{of_age}", streams(count)), remedy);
@@ -107,8 +108,9 @@ fn ends(record: &Record, figures: &Figures, findings: &mut Findings) {
         findings.bad("ends", seen, RAISE_TIMEOUT);
     } else if let Some(after) = pair(|cut| cut.life, &all) {
         let seen = format!("{} cut, again and again after {}", streams(cuts.len()), seconds(after));
-        let remedy = "a hop limits how long an answer may take: raise its limit for the stream's path \
-            above the life of a stream (stream.life_seconds and a fifth), or lower that below the limit";
+        let remedy = "a hop limits how long an answer may take: raise its limit for the \
+            stream's path \
+            above the life of a stream (stream.life_seconds and a fifth), or lower that";
         findings.bad("ends", seen, remedy);
     } else if let Some(cut) = idle.first() {
         let seen =
@@ -121,7 +123,8 @@ fn ends(record: &Record, figures: &Figures, findings: &mut Findings) {
             seconds(cut.life),
             cut.cause
         );
-        let remedy = "a restart of the gateway or of a hop looks like this; if nothing was restarted, \
+        let remedy = "a restart of the gateway or of a hop looks like this; if nothing was \
+            restarted, \
             look at the logs of the hops";
         findings.warn("ends", seen, remedy);
     } else if figures.streams_ended > 0 {

@@ -137,7 +137,8 @@ fn heartbeat(record: &Record, figures: &Figures, findings: &mut Findings) {
                 "{} of silence on a stream that promises a heartbeat every {promised}",
                 seconds(longest)
             ),
-            "a hop swallows or collects comment lines: turn its buffering off; if streams are cut \
+            "a hop swallows or collects comment lines: turn its buffering off; if streams are \
+                cut \
              as well, raise its read timeout above the heartbeat",
         );
     } else if is_seen {
@@ -146,8 +147,13 @@ fn heartbeat(record: &Record, figures: &Figures, findings: &mut Findings) {
             format!("never more than {} of silence, {promised} promised", seconds(longest)),
         );
     } else {
-        findings
-            .not_judged("heartbeat", format!("listen for longer than the heartbeat of {promised}"));
+        findings.not_judged(
+            "heartbeat",
+            format!(
+                "listen for longer than the heartbeat of \
+                {promised}"
+            ),
+        );
     }
 }
 
@@ -165,12 +171,14 @@ fn latency(figures: &Figures, findings: &mut Findings) {
     let unsure = if tolerance > 0.0 { format!(" ± {tolerance:.0}") } else { String::new() };
     let count = figures.live_changes;
     let seen = format!(
-        "from commit to arrival {middle:.0}{unsure} ms, at most {most:.0} ms ({count} live changes)"
+        "from commit to arrival {middle:.0}{unsure} ms, at most {most:.0} ms ({count} live \
+            changes)"
     );
     if verdict == Verdict::Ok {
         return findings.ok("latency", seen);
     }
-    let remedy = "a hop collects what it should pass on (turn buffering off), the gateway's pace is \
+    let remedy = "a hop collects what it should pass on (turn buffering off), the gateway's \
+        pace is \
         set low (stream.pings_per_second_max), or the clocks of both machines disagree";
     findings.add("latency", verdict, seen, remedy);
 }

@@ -77,8 +77,10 @@ impl Story {
     /// A ping that arrives at `at`; its change was committed at `of`.
     fn ping(&mut self, stream: usize, at: f64, revision: u64, of: f64) {
         let updated_at = BEGAN + self.clock + of;
+        let url = "https://flags.example.com/f";
         let data = format!(
-            r#"{{"updated_at": {updated_at}, "revision": {revision}, "flags_url": "https://flags.example.com/f", "heartbeat_s": 5}}"#
+            r#"{{"updated_at": {updated_at}, "revision": {revision}, "flags_url": "{url}",
+                "heartbeat_s": 5}}"#
         );
         self.event(stream, at, "environment_updated", data);
     }
@@ -214,6 +216,14 @@ fn what_is_no_answer_is_bad_and_has_its_remedy() {
         let remedy_of = judged.findings.found[0].remedy.as_deref().unwrap();
         assert!(remedy_of.contains(remedy), "{remedy_of}");
     }
+    // The first answer speaks for all only while there is no better one.
+    let mut story = Story::begin();
+    story.answers(Role::First, 0.0, 503, &[("content-type", "text/html")]);
+    let again = story.opens(Role::Again, 1.0, &[]);
+    story.ping(again, 1.02, 7, -100.0);
+    let judged = story.judged(3.0);
+    judged.says("status", Verdict::Bad, "1 of 2");
+    judged.says("content_type", Verdict::Ok, "");
     for (status, remedy) in [(304, "ETag"), (404, "path"), (503, "backend"), (500, "200 only")] {
         let mut story = Story::begin();
         story.answers(Role::First, 0.0, status, &[("content-type", "text/html")]);
@@ -292,7 +302,11 @@ fn latency_is_of_live_changes_and_by_the_gateways_clock() {
         judged.says("latency", verdict, "1 live");
         let figures = &judged.figures;
         let off = figures.latency_p50_ms.unwrap() - took * 1000.0;
-        assert!(off.abs() <= figures.latency_uncertainty_ms.unwrap() + 0.01, "{clock} {figures:?}");
+        assert!(
+            off.abs() <= figures.latency_uncertainty_ms.unwrap() + 0.01,
+            "{clock} \
+            {figures:?}"
+        );
     }
 }
 
@@ -323,6 +337,15 @@ fn a_cache_that_does_not_share_is_found() {
         story.opens(Role::Late, 6.0, &[CACHED[0], ("age", age), ("date", date)]);
         story.judged(7.0).says("collapse", verdict, "a second client");
     }
+    // A cache may hide: it is only known by what it does.
+    for (date, verdict) in [(date.as_str(), Verdict::Ok), ("", Verdict::Warn)] {
+        let mut story = calm(&CACHED[..1]);
+        story.opens(Role::Late, 6.0, &[CACHED[0], ("date", date)]);
+        story.judged(7.0).says("contract", verdict, "");
+    }
+    let mut story = calm(&CACHED[..1]);
+    story.opens(Role::Late, 6.0, &CACHED[..1]);
+    story.judged(7.0).leaves_open("collapse");
     // Beyond its lifetime a stream is not shared, and in the first second nobody can tell.
     let mut story = calm(&CACHED);
     story.opens(Role::Late, 58.0, &[CACHED[0], ("age", "0")]);

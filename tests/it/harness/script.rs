@@ -2,8 +2,7 @@
 //! test. It stands for the hop or cache that a gateway would be behind.
 
 use std::net::SocketAddr;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
 
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -22,21 +21,26 @@ pub(crate) enum Step {
 /// A running server. Dropping it takes no new connections.
 pub(crate) struct Scripted {
     address: SocketAddr,
-    requests: Arc<AtomicUsize>,
+    requests: Arc<Mutex<Vec<String>>>,
     accepting: JoinHandle<()>,
 }
 
 impl Scripted {
     /// Starts a server that does what `script` says for the request of that number, from 0.
-    pub(crate) async fn start(script: impl Fn(usize) -> Vec<Step> + Send + 'static) -> Self {
+    pub(crate) async fn start(script: impl Fn(usize) -> Vec<Step> + Send + Sync + 'static) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
-        let requests = Arc::new(AtomicUsize::new(0));
-        let count = Arc::clone(&requests);
+        let requests = Arc::new(Mutex::new(Vec::new()));
+        let (script, heads) = (Arc::new(script), Arc::clone(&requests));
         let accepting = tokio::spawn(async move {
-            while let Ok((socket, _)) = listener.accept().await {
-                let steps = script(count.fetch_add(1, Ordering::SeqCst));
-                tokio::spawn(play(socket, steps));
+            while let Ok((mut socket, _)) = listener.accept().await {
+                let (script, heads) = (Arc::clone(&script), Arc::clone(&heads));
+                tokio::spawn(async move {
+                    if let Some(head) = read_head(&mut socket).await {
+                        let number = note(&heads, head);
+                        play(socket, script(number)).await;
+                    }
+                });
             }
         });
         Self { address, requests, accepting }
@@ -47,9 +51,9 @@ impl Scripted {
         format!("http://{}{path}", self.address)
     }
 
-    /// How many requests have come so far.
-    pub(crate) fn requests(&self) -> usize {
-        self.requests.load(Ordering::SeqCst)
+    /// The heads of all requests so far.
+    pub(crate) fn requests(&self) -> Vec<String> {
+        self.requests.lock().unwrap().clone()
     }
 }
 
@@ -59,14 +63,26 @@ impl Drop for Scripted {
     }
 }
 
-/// Does the steps; a client that has left ends them.
-async fn play(mut socket: TcpStream, steps: Vec<Step>) {
-    let mut request = Vec::new();
-    while !request.ends_with(b"\r\n\r\n") {
-        if socket.read_buf(&mut request).await.unwrap_or(0) == 0 {
-            return;
+/// Reads a request, which has no body; nothing when the client leaves before.
+async fn read_head(socket: &mut TcpStream) -> Option<String> {
+    let mut head = Vec::new();
+    while !head.ends_with(b"\r\n\r\n") {
+        if socket.read_buf(&mut head).await.unwrap_or(0) == 0 {
+            return None;
         }
     }
+    Some(String::from_utf8(head).unwrap())
+}
+
+/// Keeps a head; the answer is its number.
+fn note(heads: &Mutex<Vec<String>>, head: String) -> usize {
+    let mut heads = heads.lock().unwrap();
+    heads.push(head);
+    heads.len() - 1
+}
+
+/// Does the steps; a client that has left ends them.
+async fn play(mut socket: TcpStream, steps: Vec<Step>) {
     for step in steps {
         match step {
             Step::Send(text) => {
@@ -80,8 +96,8 @@ async fn play(mut socket: TcpStream, steps: Vec<Step>) {
     }
 }
 
-/// The head of a stream with the headers of the direct contract; `headers` are put over them, and an
-/// empty value takes one away.
+/// The head of a stream with the headers of the direct contract; `headers` are put over them, and
+/// an empty value takes one away.
 pub(crate) fn stream_head(headers: &[(&str, &str)]) -> Step {
     let date = httpdate::fmt_http_date(SystemTime::now());
     let mut all = vec![
