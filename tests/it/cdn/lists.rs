@@ -2,16 +2,16 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use reqwest::Method;
 use serde_json::{Value, json};
 use tokio::task::JoinSet;
 
-use crate::harness::http;
 use crate::harness::raw::Raw;
 use crate::harness::stream::Subscription;
 use crate::harness::varnish::Chain;
+use crate::harness::{eventually, http};
 
 use super::builder;
 
@@ -201,4 +201,39 @@ async fn after_the_echo_nobody_reads_older() {
         let asked = chain.origin().requests(&target);
         assert!(asked <= lives && reads > 10 * asked, "{asked} of {reads} reads: {target}");
     }
+}
+
+/// A revision that is told elsewhere first: asked for once a second, and there when it is there. What the
+/// caches kept meanwhile is a 404, and never an older body under the new name.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_revision_that_is_not_there_yet_is_asked_for_once_a_second() {
+    const CLIENTS: usize = 30;
+    let gateway = builder().start().await;
+    let environment = gateway.shop().await;
+    let chain = Chain::shielded(gateway.public()).await;
+    let next = gateway.admin().revision(&environment).await + 1;
+    let target = format!("/sdk/v1/environments/{}/flags?rev={next}", environment.client_key);
+    let question = format!("GET {target} HTTP/1.1\r\nHost: any\r\n\r\n");
+    let began = Instant::now();
+    let mut asking = JoinSet::new();
+    for number in 0..CLIENTS {
+        let (door, question) = (chain.doors()[number % 2], question.clone());
+        asking.spawn(async move {
+            loop {
+                let answer = Raw::ask(door, &question).await.unwrap();
+                if answer.status == 200 {
+                    break answer.json().await.unwrap()["revision"].as_u64().unwrap();
+                }
+                assert_eq!(answer.status, 404);
+                tokio::time::sleep(Duration::from_millis(100)).await;
+            }
+        });
+    }
+    let asked = || chain.origin().requests(&format!("GET {target} "));
+    eventually("it was asked for twice", async || (asked() >= 2).then_some(())).await;
+    gateway.admin().set_value(&environment, "limit", 1).await;
+    let revisions = asking.join_all().await;
+    assert!(revisions.iter().all(|revision| *revision == next), "{revisions:?}");
+    let seconds = usize::try_from(began.elapsed().as_secs()).unwrap();
+    assert!(asked() <= seconds + 2, "{} times in {seconds} s", asked());
 }
