@@ -1,9 +1,8 @@
 //! Reads without a revision are shared for a second, and never with another environment.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use reqwest::Method;
 use serde_json::{Value, json};
@@ -12,7 +11,7 @@ use tokio::task::JoinSet;
 use crate::harness::raw::Raw;
 use crate::harness::stream::Subscription;
 use crate::harness::varnish::Chain;
-use crate::harness::{http, read_json};
+use crate::harness::{eventually, http};
 
 use super::builder;
 
@@ -129,6 +128,8 @@ async fn what_is_not_shared_is_passed() {
         let (_, path) = request.split_once(' ').unwrap();
         for count in 1..=2 {
             let asked = http.get(url(path)).header("x-environment-key", key);
+            // The rules' own word, said by a client.
+            let asked = asked.header("flagcast-kind", "stream");
             assert_eq!(asked.send().await.unwrap().status(), 200, "{request}");
             assert_eq!(chain.origin().requests(request), count, "{request}");
         }
@@ -158,37 +159,81 @@ async fn after_the_echo_nobody_reads_older() {
     let gateway = builder().start().await;
     let environment = gateway.shop().await;
     let chain = Chain::shielded(gateway.public()).await;
-    let path = format!("/sdk/v1/environments/{}/flags", environment.client_key);
-    let urls: Vec<_> = chain.doors().iter().map(|door| format!("http://{door}{path}")).collect();
+    let key = &environment.client_key;
+    let path = format!("/sdk/v1/environments/{key}/flags");
+    let by_path = format!("GET {path} HTTP/1.1\r\nHost: any\r\n\r\n");
+    let questions = [by_path, list_request(key, 0)];
     // Others read all the time, so that the caches are never empty.
     let others_go_on = Arc::new(AtomicBool::new(true));
     let mut others = JoinSet::new();
     let began = Instant::now();
-    for number in 0..6 {
-        let url = urls[number % urls.len()].clone();
+    for number in 0..8 {
+        let (door, question) = (chain.doors()[number % 2], questions[number / 4].clone());
         let go_on = Arc::clone(&others_go_on);
         others.spawn(async move {
-            let mut seen = BTreeMap::new();
+            let mut reads = 0;
             while go_on.load(Ordering::SeqCst) {
-                let flags = read_json(&url).await;
-                *seen.entry(flags["revision"].as_u64().unwrap()).or_insert(0_usize) += 1;
+                let answer = Raw::ask(door, &question).await.unwrap();
+                assert_eq!(answer.status, 200);
+                reads += 1;
             }
-            seen
+            reads
         });
     }
-    let mut subscriber = Subscription::open(chain.door(), &environment.client_key).await;
+    let mut subscriber = Subscription::open(chain.door(), key).await;
     for step in 0..3 {
-        let revision = gateway.admin().set_value(&environment, "limit", step).await;
+        let value = format!("step {step}");
+        let revision = gateway.admin().set_value(&environment, "banner", value.as_str()).await;
         subscriber.reaches(revision).await;
         let echo = subscriber.next_ping().await.expect("the echo");
         assert_eq!(echo["revision"], revision);
-        for url in &urls {
-            assert_eq!(read_json(url).await["revision"], revision, "after the echo");
+        for door in chain.doors() {
+            let flags = Raw::ask(door, &questions[0]).await.unwrap().json().await.unwrap();
+            assert_eq!(flags["revision"], revision, "by path after the echo");
+            let list = Raw::ask(door, &questions[1]).await.unwrap().json().await.unwrap();
+            assert_eq!(banner(&list), value, "by header after the echo");
         }
     }
     others_go_on.store(false, Ordering::SeqCst);
-    let reads: usize = others.join_all().await.iter().flat_map(BTreeMap::values).sum();
+    let reads: usize = others.join_all().await.into_iter().sum();
     let lives = usize::try_from(began.elapsed().as_secs()).unwrap() + 2;
-    let asked = chain.origin().requests(&format!("GET {path} "));
-    assert!(asked <= lives && reads > 10 * asked, "{asked} of {reads} reads reached the gateway");
+    for target in [format!("GET {path} "), "GET /api/v1/flags/ ".to_owned()] {
+        let asked = chain.origin().requests(&target);
+        assert!(asked <= lives && reads > 10 * asked, "{asked} of {reads} reads: {target}");
+    }
+}
+
+/// A revision that is told elsewhere first: asked for once a second, and there when it is there. What the
+/// caches kept meanwhile is a 404, and never an older body under the new name.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_revision_that_is_not_there_yet_is_asked_for_once_a_second() {
+    const CLIENTS: usize = 30;
+    let gateway = builder().start().await;
+    let environment = gateway.shop().await;
+    let chain = Chain::shielded(gateway.public()).await;
+    let next = gateway.admin().revision(&environment).await + 1;
+    let target = format!("/sdk/v1/environments/{}/flags?rev={next}", environment.client_key);
+    let question = format!("GET {target} HTTP/1.1\r\nHost: any\r\n\r\n");
+    let began = Instant::now();
+    let mut asking = JoinSet::new();
+    for number in 0..CLIENTS {
+        let (door, question) = (chain.doors()[number % 2], question.clone());
+        asking.spawn(async move {
+            loop {
+                let answer = Raw::ask(door, &question).await.unwrap();
+                if answer.status == 200 {
+                    break answer.json().await.unwrap()["revision"].as_u64().unwrap();
+                }
+                assert_eq!(answer.status, 404);
+                tokio::time::sleep(Duration::from_millis(100)).await;
+            }
+        });
+    }
+    let asked = || chain.origin().requests(&format!("GET {target} "));
+    eventually("it was asked for twice", async || (asked() >= 2).then_some(())).await;
+    gateway.admin().set_value(&environment, "limit", 1).await;
+    let revisions = asking.join_all().await;
+    assert!(revisions.iter().all(|revision| *revision == next), "{revisions:?}");
+    let seconds = usize::try_from(began.elapsed().as_secs()).unwrap();
+    assert!(asked() <= seconds + 2, "{} times in {seconds} s", asked());
 }

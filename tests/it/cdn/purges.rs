@@ -7,6 +7,8 @@ use std::time::Duration;
 use serde_json::Value;
 
 use crate::harness::admin::Environment;
+use crate::harness::crowd::Dialect;
+use crate::harness::raw::Raw;
 use crate::harness::varnish::Chain;
 use crate::harness::{Gateway, eventually, http, read_json};
 
@@ -125,6 +127,35 @@ async fn who_was_told_by_a_gateway_that_purges_reads_nothing_older() {
         }
     }
     assert!(gateway.metric("flagcast_purge_duration_seconds_count", &["done"]).await >= 10.0);
+}
+
+/// By hand, for a recording that should never have been kept: who is on the stream stays, who comes gets
+/// another.
+#[tokio::test]
+async fn a_stream_can_be_forgotten() {
+    let gateway = builder().start().await;
+    let environment = gateway.shop().await;
+    let chain = Chain::single(gateway.public()).await;
+    let key = &environment.client_key;
+    let path = Dialect::Ofrep.path(key);
+    let opened = || chain.origin().ledger().streams(&path).opened;
+    let open = async || {
+        let request = format!("GET {path} HTTP/1.1\r\nHost: any\r\n\r\n");
+        let mut stream = Raw::ask(chain.door(), &request).await.unwrap();
+        assert!(stream.chunk().await.unwrap().is_some(), "a state");
+        stream
+    };
+    let mut first = open().await;
+    let _second = open().await;
+    assert_eq!(opened(), 1);
+    let method = reqwest::Method::from_bytes(b"PURGE").unwrap();
+    let request = http().request(method, format!("http://{}/", chain.door()));
+    let answer = request.header("surrogate-key", format!("env-{key}")).send().await.unwrap();
+    assert_eq!(answer.status(), 200);
+    let _third = open().await;
+    assert_eq!(opened(), 2);
+    gateway.admin().set_value(&environment, "limit", 1).await;
+    assert!(first.chunk().await.unwrap().is_some(), "the first stream goes on");
 }
 
 /// Anybody could make the gateway work by purging all the time.

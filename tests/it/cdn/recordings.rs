@@ -76,6 +76,20 @@ async fn the_right_contract_of_the_same_origin_misleads_nobody() {
     assert_eq!(chain.origin().ledger().streams(&path).most, 1);
 }
 
+/// A cache gives an answer without a lifetime one of two minutes, and one that forbids keeping, too.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn streams_without_a_lifetime_leave_no_recording() {
+    let _room = room().await;
+    for stream_head in ["", "Cache-Control: no-store, no-transform\r\n"] {
+        let conduct = Conduct { life: Duration::from_secs(2), stream_head, ..Conduct::default() };
+        let (_origin, chain, crowd) = follow(conduct, 10).await;
+        let path = Dialect::Flagsmith.path(ANY_KEY);
+        let next = async || (chain.origin().ledger().streams(&path).opened > 1).then_some(());
+        eventually("the next stream", next).await;
+        nobody_was_misled(&crowd);
+    }
+}
+
 /// The streams of a deleted environment are cut, so that no cache has a finished one.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_deleted_environment_leaves_no_recording() {

@@ -289,7 +289,7 @@ impl Member {
             write!(request, "Last-Event-ID: {}\r\n", self.number).unwrap();
         }
         if self.number.is_multiple_of(11) {
-            write!(request, "If-None-Match: \"{}\"\r\n", self.number).unwrap();
+            request.push_str("If-None-Match: \"1\"\r\n");
         }
         request.push_str("\r\n");
         request
