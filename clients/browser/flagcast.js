@@ -187,7 +187,7 @@ function elect({ timers, stop, after }, name, keeper, work) {
     if (leading) return;
     channel.postMessage(0);
     // A leader that does not answer is frozen.
-    after("ask", 1500 * jitter(), () => {
+    after("ask", 3000 * jitter(), () => {
       ticket.abort();
       queue({ steal: true });
     });
@@ -233,7 +233,8 @@ function attend({ wake, rest, leave }, signal) {
 }
 
 export function flagcast({ key, url = "/", onChange, storage = true, timeout = 5000 }) {
-  const base = new URL(url, import.meta.url).href.replace(/\/+$/, "");
+  const here = import.meta.url; // by itself, or bundlers take `url` for a file
+  const base = new URL(url, here).href.replace(/\/+$/, "");
   const name = `flagcast ${base} ${key}`; // of lock, channel and stored copy
   const listeners = new Set();
   const life = new AbortController();

@@ -2,8 +2,8 @@
 //! listen`, which says what it saw.
 //!
 //! It reads streams as clients do, by the wire alone, and shares no code with those who write them:
-//! what it finds right is right. [`Subscriber`] opens and reads one stream, [`listen`] keeps two of
-//! them open and takes a [`record`], and `figures` and `findings` judge the record without any I/O.
+//! what it finds right is right. [`Subscriber`] opens and reads one stream, [`fn@listen`] keeps two
+//! of them open and takes a record, and `figures` and `findings` judge the record without any I/O.
 
 mod address;
 mod events;

@@ -165,9 +165,13 @@ impl Figures {
 /// What a head shows in one line.
 pub(super) fn head_line(head: &Head) -> String {
     let mut line = format!("{} {:?}", head.status, head.version);
-    for name in ["content-type", "cache-control", "age", "x-cache", "via"] {
+    for name in ["content-type", "content-encoding", "cache-control", "age", "x-cache", "via"] {
         if let Some(value) = head.header(name) {
+            // Both say by themselves what they are.
+            let is_plain = ["content-type", "cache-control"].contains(&name);
+            let label = if is_plain { String::new() } else { format!("{name}: ") };
             line.push_str(", ");
+            line.push_str(&label);
             line.push_str(&shown(&value, SHOWN_MAX));
         }
     }

@@ -4,6 +4,9 @@ use serde::Deserialize;
 
 use super::events::Event;
 
+/// What `updated_at` is a multiple of, in seconds.
+const TICK: f64 = 1.0 / 64.0;
+
 /// Which word it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
@@ -64,8 +67,8 @@ impl Told {
             (_, Some("state")) => Kind::State,
             _ => return nothing,
         };
-        // OFREP's instant has whole seconds.
-        let resolution = if data.updated_at.is_some() { 0.0 } else { 1.0 };
+        // OFREP's instant has whole seconds; ours are ticks that never repeat, so one may be ahead.
+        let resolution = if data.updated_at.is_some() { TICK } else { 1.0 };
         Self {
             kind,
             revision: data.revision,
@@ -96,7 +99,7 @@ mod tests {
             kind: Kind::Ping,
             revision: Some(42),
             updated_at: Some(1_763_790_000.015_625),
-            resolution: 0.0,
+            resolution: TICK,
             heartbeat_seconds: Some(15.0),
             flags_url: Some("http://h/f?rev=42".to_owned()),
         };

@@ -3,12 +3,14 @@
 //! `clients/browser/test` has each rule by itself, with a clock that is moved; here the parts are real.
 //! "Browser" is what shares locks, channels and storage: a context of the one Chromium.
 
-use std::time::Duration;
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
 use crate::harness::admin::Environment;
 use crate::harness::chromium::Chromium;
+use crate::harness::varnish::Chain;
 use crate::harness::{Gateway, eventually};
 
 const BROWSER: &str = "first";
@@ -25,8 +27,13 @@ struct Tabs {
 
 impl Tabs {
     async fn start(gateway: &Gateway, environment: &Environment) -> Self {
+        Self::start_at(gateway.public(), environment).await
+    }
+
+    /// Tabs that know the gateway by an address that is not its own.
+    async fn start_at(door: SocketAddr, environment: &Environment) -> Self {
         let chromium = Chromium::start("client.js").await;
-        Self { chromium, gateway: gateway.url(""), key: environment.client_key.clone() }
+        Self { chromium, gateway: format!("http://{door}"), key: environment.client_key.clone() }
     }
 
     async fn open_with(&mut self, browser: &str, tab: &str, more: &Value) {
@@ -147,7 +154,7 @@ async fn another_tab_leads_when_the_leader_goes() {
     assert_eq!(tabs.requests(&["three", "four"]).await.0, 1, "streams of who is left");
 
     // A leader that hangs has its stream still, and is of no use to the others. Who comes notices.
-    tabs.chromium.obey(&json!({"do": "hang", "tab": "three", "ms": 8000})).await;
+    tabs.chromium.obey(&json!({"do": "hang", "tab": "three", "ms": 15_000})).await;
     let revision = admin.switch(&environment, "dark-mode", true).await;
     tabs.open(BROWSER, "five").await;
     tabs.hold(&["four", "five"], revision).await;
@@ -281,6 +288,47 @@ async fn without_a_secure_context_every_tab_follows_by_itself() {
     tabs.tell("one", "close").await;
     let revision = gateway.admin().switch(&environment, "dark-mode", false).await;
     tabs.hold(&["two"], revision).await;
+    streams_become(&gateway, &environment, 1).await;
+    assert_eq!(tabs.complaints(), Vec::<Value>::new());
+}
+
+#[tokio::test]
+async fn behind_a_cache_two_browsers_cost_one_stream_and_one_read_of_each_revision() {
+    let builder = Gateway::builder().set("stream.cached_life_seconds", 12);
+    let mut gateway = builder.set("stream.cached_heartbeat_seconds", 1).start().await;
+    let environment = gateway.shop().await;
+    let chain = Chain::single(gateway.public()).await;
+    let mut tabs = Tabs::start_at(chain.door(), &environment).await;
+    let all = ["one", "two", "three", "four"];
+    for (tab, browser) in all.into_iter().zip([BROWSER, BROWSER, OTHER_BROWSER, OTHER_BROWSER]) {
+        tabs.open(browser, tab).await;
+    }
+    tabs.hold(&all, gateway.admin().revision(&environment).await).await;
+    streams_become(&gateway, &environment, 1).await;
+
+    // Three lives of a stream, with changes all the time: also while browsers are coming back.
+    let begun = Instant::now();
+    let mut revisions = Vec::new();
+    while begun.elapsed() < Duration::from_secs(36) {
+        let number = revisions.len();
+        let revision = gateway.admin().set_value(&environment, "limit", number).await;
+        tabs.hold(&all, revision).await;
+        revisions.push(revision);
+    }
+    let reads = format!("/sdk/v1/environments/{}/flags", environment.client_key);
+    let pinned = chain.origin().ledger().targets(&format!("{reads}?"));
+    let expected = revisions.iter().map(|revision| (format!("{reads}?rev={revision}"), 1));
+    assert_eq!(pinned, expected.collect());
+    let stream = format!("/ofrep/v1/streams/{}", environment.client_key);
+    let streams = chain.origin().ledger().streams(&stream);
+    assert!(streams.most <= 2 && streams.opened <= 6 && streams.cut == 0, "{streams:?}");
+    let (streams, _) = tabs.requests(&all).await;
+    assert!(streams >= 6, "{streams} streams of two browsers");
+
+    gateway.kill();
+    gateway.restart().await;
+    let revision = gateway.admin().switch(&environment, "dark-mode", true).await;
+    tabs.hold(&all, revision).await;
     streams_become(&gateway, &environment, 1).await;
     assert_eq!(tabs.complaints(), Vec::<Value>::new());
 }

@@ -3,7 +3,7 @@
 //! The parts beside this file are the other hands of a test: the management API (`admin`), a
 //! subscriber (`stream`), a connection as bytes (`wire`), the published clients (`client`), a
 //! browser (`chromium`), a network that can be broken (`proxy`), hops that play a part (`script`) or
-//! are real (`nginx`), and TLS (`secure`). Nothing here sleeps for luck: every wait has a condition
+//! are real (`daemon`, `varnish`), and TLS (`secure`). Nothing here sleeps for luck: every wait has a condition
 //! and a deadline.
 
 pub(crate) mod admin;
@@ -13,7 +13,6 @@ pub(crate) mod crowd;
 pub(crate) mod daemon;
 pub(crate) mod fake;
 pub(crate) mod ledger;
-pub(crate) mod nginx;
 pub(crate) mod process;
 pub(crate) mod proxy;
 pub(crate) mod purged;

@@ -5,7 +5,7 @@
 // {"event":"done","answer":…} or {"event":"failed"}:
 //   {"do":"open","browser":"first","tab":"one","key":"…","url":"http://…","own":false}
 //       a page that loads the client from `<url>/client.js`, or with "own" from its own site, as
-//       a bundled one is; "site":"http://app.test" is a site without a secure context
+//       a bundled one is, and names the gateway; "site":"http://app.test" has no secure context
 //   {"do":"expect","tab":"one","revision":7}     waits until the tab holds it, or a newer one
 //   {"do":"look","tab":"one"}                    {"revision","flags","changes","ready","streams","reads"}
 //   {"do":"hide","tab":"one"}, {"do":"show",…}   as if another tab came to the front, and back
@@ -29,10 +29,10 @@ const PAGE = `<!doctype html>
 <title>A page with flags</title>
 <link rel="icon" href="data:,">
 <script type="module">
-  const { client, url, key } = Object.fromEntries(new URLSearchParams(location.search));
+  const { client, ...options } = Object.fromEntries(new URLSearchParams(location.search));
   const { flagcast } = await import(client);
   window.changes = [];
-  window.flags = flagcast({ key, url, onChange: ({ revision }) => changes.push(revision) });
+  window.flags = flagcast({ ...options, onChange: ({ revision }) => changes.push(revision) });
   window.flags.ready.then((known) => (window.known = known));
 </script>`;
 
@@ -68,8 +68,8 @@ async function open({ browser, port }, command) {
   if (!contexts.has(command.browser)) contexts.set(command.browser, await browser.newContext());
   const page = await contexts.get(command.browser).newPage();
   watch(tab, page);
-  const client = own ? '/flagcast.js' : `${url}/client.js`;
-  const query = new URLSearchParams({ client, url, key });
+  const options = own ? { client: '/flagcast.js', url } : { client: `${url}/client.js` };
+  const query = new URLSearchParams({ ...options, key });
   await page.goto(`${site}:${port}/?${query}`);
   await page.waitForFunction(() => window.flags, undefined, { timeout: PATIENCE_MS });
 }

@@ -183,7 +183,7 @@ test('the lead is taken from a leader that is frozen, and is not taken back', as
   tabs[0].frozen = true;
   world.storage.items.clear();
   const second = world.open();
-  await world.move(2_500);
+  await world.move(4_500);
   assert.equal(second.flags.revision, 1);
   assert.equal(second.streams.length, 1);
   tabs[0].thaw();
@@ -202,7 +202,7 @@ test('only a leader answers, so that a frozen one is noticed', async () => {
   const { world, tabs } = await browser(2);
   tabs[0].frozen = true;
   const third = world.open();
-  await world.move(2_500);
+  await world.move(4_500);
   assert.equal(third.streams.length, 1);
   world.change();
   await world.move(100);

@@ -2,7 +2,7 @@
 //! and does it forget the stream in time?
 
 use super::{Findings, Record, seconds};
-use crate::probe::figures::{Contract, Figures, shared_ttl};
+use crate::probe::figures::{Contract, Figures, ended_at_once, shared_ttl};
 use crate::probe::record::seconds_of;
 use crate::probe::subscribe::{End, Head};
 
@@ -166,7 +166,10 @@ fn collapse(figures: &Figures, findings: &mut Findings) {
 
 /// Is a stream that has ended forgotten by caches when it ends?
 fn freshness(record: &Record, figures: &Figures, findings: &mut Findings) {
-    let ended = record.readable().filter(|stream| matches!(stream.end, Some((_, End::Clean))));
+    // The end of a replay says nothing of the stream's own.
+    let ended = record.readable().filter(|stream| {
+        matches!(stream.end, Some((_, End::Clean))) && !ended_at_once(record, stream)
+    });
     // Each stream has a lifetime of its own.
     let lives = ended.filter_map(|stream| {
         let (_, head) = stream.head()?;

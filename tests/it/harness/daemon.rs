@@ -1,6 +1,7 @@
-//! A program of somebody else in the foreground, with a configuration that we ship.
+//! A program of somebody else in the foreground, with a configuration that we ship or one that is
+//! wrong on purpose.
 //!
-//! The shipped file is used as it is: a test may replace addresses, ports and paths, and only texts that are in
+//! A shipped file is used as it is: a test may replace addresses, ports and paths, and only texts that are in
 //! it. The program listens on a free port, writes into a directory of its own, and is ended by its
 //! process id when the test is over.
 
