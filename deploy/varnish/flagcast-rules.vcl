@@ -48,6 +48,9 @@ sub vcl_recv {
 	unset req.http.Origin;
 	unset req.http.Referer;
 	unset req.http.If-Modified-Since;
+	if (req.http.Flagcast-Kind != "list") {
+		unset req.http.X-Environment-Key;
+	}
 	if (req.http.Flagcast-Kind == "stream") {
 		unset req.http.Accept-Encoding;
 		unset req.http.If-None-Match;
@@ -106,7 +109,7 @@ sub flagcast_purge {
 	if (client.ip !~ purgers || req.http.X-Forwarded-For ~ ",") {
 		return (synth(403));
 	}
-	if (req.http.Surrogate-Key) {
+	if (req.http.Surrogate-Key && req.restarts == 0) {
 		if (req.http.Surrogate-Key !~ "^[A-Za-z0-9_-]+$") {
 			return (synth(400));
 		}
@@ -175,7 +178,7 @@ sub vcl_backend_fetch {
 
 sub vcl_backend_response {
 	if (!bereq.http.Flagcast-Kind) {
-		# The built-in rules know what is to be passed.
+		# Passed: nothing is kept of it.
 		return (deliver);
 	}
 	# Nothing stale, ever: an old stream is a recording that ends at once, and an old flag set is wrong.

@@ -16,9 +16,10 @@ use super::{
 
 const CROWD: usize = 200;
 
-/// How long a client may take from a change to its flags at most. The usual time is a tenth of a
-/// second; a change in the gap between two streams waits for the client's next one.
-const PROMPT: Duration = Duration::from_secs(10);
+/// How long a client may take from a change to its flags at most. The usual time is a tenth of a second; a
+/// change in the gap between two streams waits for the client's next one, and one behind an outage for
+/// the client's longest rest, which is five.
+const PROMPT: Duration = Duration::from_secs(15);
 
 /// Makes a change and waits until everybody has it; adds to `delays` how long each client took.
 async fn follows(

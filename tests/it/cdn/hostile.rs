@@ -77,7 +77,9 @@ async fn no_client_makes_a_stream_of_its_own() {
         let began = Instant::now();
         // The first one's request is what the origin sees, so the first one sends everything.
         let everything: String = VARIANTS[..13].iter().map(|(_, headers)| *headers).collect();
-        let everything = format!("{everything}User-Agent: one\r\nReferer: https://a.example/\r\n");
+        let everything = format!(
+            "{everything}User-Agent: one\r\nReferer: https://a.example/\r\nX-Environment-Key: ser.x\r\n"
+        );
         let mut streams = vec![open(&chain, &path, &everything).await];
         for (what, headers) in VARIANTS {
             streams.push(open(&chain, &path, headers).await);

@@ -349,6 +349,6 @@ fn pause(failures: u32) -> Duration {
     let jitter = rand::random_range(0.5..1.5);
     match failures {
         0 => Duration::from_secs(1).mul_f64(jitter),
-        _ => Duration::from_millis(100 << failures.min(6)).mul_f64(jitter),
+        _ => Duration::from_millis(100 << failures.min(5)).mul_f64(jitter),
     }
 }
