@@ -61,6 +61,9 @@ sub vcl_recv {
   unset req.http.Origin;
   unset req.http.Referer;
   unset req.http.If-Modified-Since;
+  if (req.http.Flagcast-Kind != "list") {
+    unset req.http.X-Environment-Key;
+  }
   if (req.http.Flagcast-Kind == "stream") {
     unset req.http.Accept-Encoding;
     unset req.http.If-None-Match;
@@ -265,8 +268,9 @@ sub vcl_deliver {
       set resp.http.Cache-Control = "private, no-cache";
     }
     if (req.http.Flagcast-Kind == "stream" && resp.status != 200 &&
-        req.http.User-Agent ~ "^Mozilla/") {
-      # Browsers give up for ever after an error status.
+        (req.url ~ "^/ofrep/" || req.http.User-Agent ~ "^Mozilla/")) {
+      # Browsers give up for ever after an error status, and obey `retry`. Flagsmith's SDKs do not
+      # know `retry`; some of them come back at once after an empty stream, but wait after an error.
       set resp.status = 200;
       set resp.response = "OK";
       set resp.http.Content-Type = "text/event-stream";

@@ -5,25 +5,24 @@
 //! Debian's Varnish in front of the real gateway. What only Fastly itself can show is in
 //! `deploy/fastly/README.md`.
 
+mod site;
 mod syntax;
 mod terraform;
 mod varnish;
 mod words;
 
-use std::fs;
-use std::net::SocketAddr;
-use std::process::Command;
 use std::time::Duration;
 
 use futures_util::future::join_all;
 use reqwest::{Method, StatusCode};
 use serde_json::Value;
 
-use crate::harness::admin::{Admin, Environment};
-use crate::harness::daemon::{Daemon, shipped};
-use crate::harness::proxy::Proxy;
-use crate::harness::wire::{ASKS, Wire, stream_request};
-use crate::harness::{ADMIN_TOKEN, Gateway, http};
+use site::Site;
+
+use crate::harness::admin::Admin;
+use crate::harness::daemon::shipped;
+use crate::harness::wire::{ASKS, Wire};
+use crate::harness::{ADMIN_TOKEN, http};
 use crate::squid::awkward_headers;
 
 /// What must stand in a subroutine, whatever else does.
@@ -142,65 +141,6 @@ fn the_terraform_says_what_the_vcl_needs() {
     }
 }
 
-/// A gateway, a book of what reaches it, and the transcribed rules in front.
-struct Site {
-    // Dropped in this order, from the clients to the origin.
-    cache: Daemon,
-    network: Proxy,
-    gateway: Gateway,
-    environment: Environment,
-}
-
-impl Site {
-    async fn start() -> Self {
-        let gateway = Gateway::builder()
-            .set("stream.cached_life_seconds", 12)
-            .set("stream.cached_heartbeat_seconds", 1)
-            .start()
-            .await;
-        let environment = gateway.shop().await;
-        let network = Proxy::start(gateway.public()).await;
-        let origin = network.address();
-        let cache = Daemon::start("Varnish", |directory, port| {
-            let subs = syntax::parse(&vcl()).unwrap();
-            let pools = terraform::pools(&terraform::files());
-            let file = directory.join("fastly.vcl");
-            fs::write(&file, varnish::transcribe(&subs, &pools, origin)).unwrap();
-            let mut command = Command::new("/usr/sbin/varnishd");
-            command.args(["-F", "-j", "none", "-a", &format!("127.0.0.1:{port}"), "-n"]);
-            command.arg(directory).arg("-f").arg(file);
-            command.args(["-s", "malloc,32M", "-s", "Transient=malloc,32M"]);
-            // Fastly leaves the encoding to the rules.
-            command.args(["-p", "http_gzip_support=off", "-p", "thread_pool_max=1000"]);
-            command
-        })
-        .await;
-        Self { cache, network, gateway, environment }
-    }
-
-    fn door(&self) -> SocketAddr {
-        self.cache.address()
-    }
-
-    fn url(&self, path: &str) -> String {
-        format!("http://{}{path}", self.door())
-    }
-
-    fn flags(&self, query: &str) -> String {
-        self.url(&format!("/sdk/v1/environments/{}/flags{query}", self.environment.client_key))
-    }
-
-    /// Opens a stream; `query` is what clients add against caches.
-    async fn joins(&self, query: &str, headers: &str) -> Wire {
-        let request = stream_request(&self.environment.client_key, headers);
-        let mut wire = Wire::connect(self.door()).await;
-        wire.send(request.replacen("/stream ", &format!("/stream{query} "), 1)).await;
-        wire.read_stream_head().await;
-        wire.until("\"revision\": ").await;
-        wire
-    }
-}
-
 #[tokio::test]
 async fn an_awkward_crowd_is_one_stream() {
     let site = Site::start().await;
@@ -240,6 +180,36 @@ async fn ofrep_streams_collapse(site: &Site) {
         crowd.push(wire);
     }
     assert_eq!(site.network.requests("GET /ofrep/"), 1);
+}
+
+/// Two edges cost what one shield costs, and what the tiers tell each other stays between them.
+#[tokio::test]
+async fn edges_share_through_the_shield() {
+    let mut site = Site::start_with_shield().await;
+    let mut crowd = Vec::new();
+    for number in 0..10 {
+        site.edges.swap(0, 1);
+        let wire = site.joins(&format!("?_={number}"), &awkward_headers(number)).await;
+        assert!(!wire.head.contains("surrogate-key"), "{}", wire.head);
+        crowd.push(wire);
+    }
+    let revision = site.gateway.admin().switch(&site.environment, "dark-mode", true).await;
+    let word = format!("\"revision\": {revision},");
+    join_all(crowd.iter_mut().map(|wire| wire.until(&word))).await;
+    for number in 0..10 {
+        site.edges.swap(0, 1);
+        let pinned = site.flags(&format!("?rev={revision}&_={number}"));
+        assert_eq!(http().get(pinned).send().await.unwrap().status(), StatusCode::OK);
+        let list = http().get(site.url("/api/v1/flags/"));
+        let list = list.header("x-environment-key", &site.environment.client_key);
+        let list = list.send().await.unwrap();
+        assert_eq!(list.headers()["cache-control"], "private, no-cache");
+        assert!(!list.headers().contains_key("surrogate-key"));
+    }
+    assert_eq!(site.network.requests("GET /sse/"), 1);
+    assert_eq!(site.network.requests("GET /sdk/"), 1);
+    let lists = site.network.requests("GET /api/v1/flags/");
+    assert!(lists < 10, "{lists}");
 }
 
 /// A stream that ended is never replayed, whether as planned or cut.
@@ -306,8 +276,9 @@ async fn a_gateway_that_is_away_is_left_in_peace() {
         assert_eq!(status, StatusCode::OK);
         assert!(body.starts_with("retry: ") && body.ends_with("\ndata: {}\n\n"), "{body:?}");
     }
-    for (status, _) in join_all((0..20).map(|_| ask("python-requests"))).await {
+    for (status, body) in join_all((0..20).map(|_| ask("python-requests"))).await {
         assert_eq!(status, StatusCode::SERVICE_UNAVAILABLE);
+        assert!(body.contains("data: {}\n\n"), "{body:?}");
     }
     let attempts = site.network.connections() - before;
     // Varnish tries a kept connection first, and the crowd may need more than a second here.

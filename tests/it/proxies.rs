@@ -326,6 +326,17 @@ async fn caddy_lets_a_cache_be_recognised() {
     a_cache_in_front_is_recognised(Kind::Caddy).await;
 }
 
+/// Newer Caddy names itself in `Via`, which is no cache. The file takes it out.
+#[tokio::test]
+async fn caddy_is_not_taken_for_a_cache() {
+    let gateway = Gateway::builder().start().await;
+    let environment = gateway.shop().await;
+    let proxy = Kind::Caddy.start(&gateway).await;
+    let headers = format!("{ASKS}Via: 1.1 Caddy\r\n");
+    let wire = stream_through(&proxy, &environment.client_key, &headers).await;
+    assert!(wire.head.contains("cache-control: no-store"), "{}", wire.head);
+}
+
 #[tokio::test]
 async fn nginx_reloads_without_ending_streams() {
     a_reload_ends_no_stream(Kind::Nginx).await;
