@@ -8,7 +8,7 @@
 use std::fs::{self, Permissions};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::os::unix::fs::PermissionsExt as _;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
@@ -80,14 +80,10 @@ pub(crate) fn free_port() -> u16 {
     listener.local_addr().unwrap().port()
 }
 
-/// The path of a file below `deploy/`.
-pub(crate) fn deploy(file: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("deploy").join(file)
-}
-
 /// A file below `deploy/` with each text of `changes` replaced, which must be in it.
 pub(crate) fn shipped(file: &str, changes: &[(&str, String)]) -> String {
-    let mut text = fs::read_to_string(deploy(file)).unwrap();
+    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/deploy");
+    let mut text = fs::read_to_string(format!("{folder}/{file}")).unwrap();
     for (old, new) in changes {
         assert!(text.contains(old), "{file} has no {old:?}");
         text = text.replace(old, new);

@@ -1,12 +1,12 @@
 //! The shipped configurations of plain proxies, running in front of a gateway of a test.
 
 use std::fs;
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use crate::harness::Gateway;
-use crate::harness::daemon::{Daemon, deploy, free_port, open_directory, shipped};
+use crate::harness::daemon::{Daemon, free_port, open_directory, shipped};
 
 /// Which proxy.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -55,10 +55,14 @@ impl Kind {
         .await
     }
 
-    /// What the proxy itself says of the shipped file, which is not changed for it.
+    /// What the proxy itself says of the shipped file. Only places are changed, so that an ordinary
+    /// user may ask.
     pub(crate) fn checks_shipped_file(self) -> std::process::Output {
-        let file = deploy(&format!("{}/{}", self.folder(), self.file()));
         let directory = open_directory();
+        let gateway = SocketAddr::from((Ipv4Addr::LOCALHOST, free_port()));
+        let upstream = Upstream { public: gateway, ops: gateway };
+        let file = directory.path().join(self.file());
+        fs::write(&file, self.configuration(directory.path(), free_port(), upstream)).unwrap();
         let mut command = self.program(directory.path());
         match self {
             Self::Nginx => command.arg("-t").arg("-c").arg(&file),
