@@ -19,7 +19,6 @@ sub vcl_recv {
   # Words of this file; a client has no say in them. They come before the macro, which selects the
   # backend by them.
   unset req.http.Flagcast-Kind;
-  unset req.http.Flagcast-Cache-Key;
   unset req.http.Fastly-No-Shield;
   call flagcast_kind;
 
@@ -100,7 +99,7 @@ sub flagcast_kind {
   }
 }
 
-# A read whose environment is named by a header. The hash has the key, and the gateway is told so.
+# A read whose environment is named by a header. The hash has the key.
 sub flagcast_list {
   set req.url = "/api/v1/flags/";
   if (req.http.X-Environment-Key) {
@@ -110,7 +109,6 @@ sub flagcast_list {
     set req.http.X-Environment-Key = req.http.Flagcast-Environment;
     unset req.http.Flagcast-Environment;
   }
-  set req.http.Flagcast-Cache-Key = "environment";
   set req.http.Flagcast-Kind = "list";
 }
 
@@ -187,6 +185,12 @@ sub vcl_fetch {
     unset beresp.http.ETag;
     unset beresp.http.Last-Modified;
   } elsif (req.http.Flagcast-Kind == "list") {
+    # `private` to every cache that may ignore `Vary`. The gateway allows it here by a word of its own,
+    # for a second in each of two tiers: the echo comes behind both.
+    if (beresp.http.Flagcast-Keep) {
+      set beresp.cacheable = true;
+      set beresp.ttl = 1s;
+    }
     set beresp.http.Vary = "X-Environment-Key, Accept-Encoding";
   } else {
     set beresp.http.Vary = "Accept-Encoding";
@@ -263,10 +267,7 @@ sub vcl_deliver {
       unset resp.http.Surrogate-Key;
       unset resp.http.Surrogate-Control;
     }
-    if (req.http.Flagcast-Kind == "list") {
-      # A cache in front that does not obey `Vary` must not keep it.
-      set resp.http.Cache-Control = "private, no-cache";
-    }
+    unset resp.http.Flagcast-Keep;
     if (req.http.Flagcast-Kind == "stream" && resp.status != 200 &&
         (req.url ~ "^/ofrep/" || req.http.User-Agent ~ "^Mozilla/")) {
       # Browsers give up for ever after an error status, and obey `retry`. Flagsmith's SDKs do not

@@ -18,7 +18,6 @@ import std;
 sub vcl_recv {
 	# Words of this file; a client has no say in them.
 	unset req.http.Flagcast-Kind;
-	unset req.http.Flagcast-Cache-Key;
 	set req.backend_hint = others;
 
 	if (req.method == "PURGE") {
@@ -94,7 +93,6 @@ sub flagcast_kind {
 		if (req.http.X-Environment-Key) {
 			set req.http.X-Environment-Key = req.http.X-Environment-Key;
 		}
-		set req.http.Flagcast-Cache-Key = "environment";
 		set req.http.Flagcast-Kind = "list";
 	} elsif (req.url ~ "^/client\.js(\?|$)") {
 		set req.url = "/client.js";
@@ -223,17 +221,13 @@ sub vcl_backend_response {
 	return (deliver);
 }
 
-# Flags whose environment is named by a header are kept here, where the key is in the hash, if the
-# gateway allows it; and by nobody else: a cache in front that does not obey `Vary` would serve one
-# environment's flags to another. So the next tier is told by a header that only these rules know.
+# Flags whose environment is named by a header are `private`: a cache that does not obey `Vary` would
+# serve one environment's flags to another. Here the key is in the hash, and the gateway allows it by a
+# word that only these rules know, for this tier and those in front.
 sub flagcast_keep_list {
-	if (beresp.http.Cache-Control ~ "s-maxage=") {
-		set beresp.http.Flagcast-Keep = "1";
-	}
 	if (beresp.http.Flagcast-Keep) {
 		set beresp.ttl = 1s - beresp.age;
 	}
-	set beresp.http.Cache-Control = "private, no-cache";
 	set beresp.http.Vary = "X-Environment-Key, Accept-Encoding";
 }
 

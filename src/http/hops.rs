@@ -20,10 +20,6 @@ const MARKS: [HeaderName; 5] = [
     HeaderName::from_static("surrogate-capability"),
 ];
 
-/// The word of a cache that it keeps answers to `X-Environment-Key` apart by that key. The shipped
-/// configurations send it; a cache that does not know of it must not keep such an answer.
-const CACHE_KEY: HeaderName = HeaderName::from_static("flagcast-cache-key");
-
 /// Seconds after which the echo comes at the earliest that heals what a cache has served too long: a
 /// second of freshness, and one for each rounded age on the way.
 const HEALING_ECHO_SECONDS: u64 = 2;
@@ -63,12 +59,6 @@ impl Hops {
     /// Whether a cache may share an answer for a second that a change can make old.
     pub(super) fn may_share(self, headers: &HeaderMap) -> bool {
         self.heals && self.has_cache(headers)
-    }
-
-    /// The same for an answer whose environment is named by a header.
-    pub(super) fn may_share_by_header(self, headers: &HeaderMap) -> bool {
-        let keyed = headers.get(CACHE_KEY).is_some_and(|value| value == "environment");
-        keyed && self.may_share(headers)
     }
 
     fn has_cache(self, headers: &HeaderMap) -> bool {
@@ -120,12 +110,9 @@ mod tests {
     }
 
     #[test]
-    fn reads_are_shared_only_where_that_heals_and_keys_are_kept_apart() {
+    fn reads_are_shared_only_through_a_cache_and_where_that_heals() {
         let auto = hops(ContractSetting::Auto);
         assert!(auto.may_share(&headers(&["via"])) && !auto.may_share(&headers(&[])));
         assert!(!Hops { heals: false, ..auto }.may_share(&headers(&["via"])));
-        assert!(!auto.may_share_by_header(&headers(&["via"])), "a foreign cache");
-        assert!(auto.may_share_by_header(&headers(&["via", "flagcast-cache-key"])));
-        assert!(!auto.may_share_by_header(&headers(&["flagcast-cache-key"])), "a client alone");
     }
 }

@@ -24,17 +24,18 @@ const PINNED: Keeping = Keeping {
     cache_control: "public, max-age=31536000, immutable",
     vary: "accept-encoding",
     is_purged: false,
+    is_kept_by_our_rules: false,
 };
 
 const UNPINNED: Keeping = Keeping {
     cache_control: "public, max-age=0, must-revalidate",
     vary: "accept-encoding",
     is_purged: false,
+    is_kept_by_our_rules: false,
 };
 
 /// The same through a cache: a herd without a revision costs one request.
-const UNPINNED_SHARED: Keeping =
-    Keeping { cache_control: SHARED, vary: "accept-encoding", is_purged: true };
+const UNPINNED_SHARED: Keeping = Keeping { cache_control: SHARED, is_purged: true, ..UNPINNED };
 
 /// What the reads need.
 #[derive(Clone, Debug)]

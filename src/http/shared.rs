@@ -15,8 +15,13 @@ pub(super) const UPDATED_AT: HeaderName =
 /// By which caches are purged; one word for each thing that an answer shows.
 pub(super) const SURROGATE_KEY: HeaderName = HeaderName::from_static("surrogate-key");
 
+/// For how many seconds a cache may keep what is `private` to all others, if its key has the header
+/// that names the environment. Only the shipped rules know this word; a standard one would be obeyed
+/// by caches that ignore `Vary` and serve one environment's flags to another.
+const KEEP: HeaderName = HeaderName::from_static("flagcast-keep");
+
 /// Headers that an answer has at most.
-const HEADERS: usize = 13;
+const HEADERS: usize = 14;
 
 /// For a second a cache may share what a change can make old: a herd then costs one request, and
 /// who got the older answer reads once more at the echo.
@@ -32,6 +37,8 @@ pub(super) struct Keeping {
     pub(super) vary: &'static str,
     /// Whether a change makes it old in caches that may keep it, so that they purge it by its name.
     pub(super) is_purged: bool,
+    /// Whether caches may keep it that know our own word for that.
+    pub(super) is_kept_by_our_rules: bool,
 }
 
 /// Answers with a body of `set`, or with 304 when the client holds it.
@@ -47,6 +54,9 @@ pub(super) fn respond(
     headers.insert(UPDATED_AT, set.updated_at.clone());
     headers.insert(CACHE_CONTROL, HeaderValue::from_static(keeping.cache_control));
     headers.insert(VARY, HeaderValue::from_static(keeping.vary));
+    if keeping.is_kept_by_our_rules {
+        headers.insert(KEEP, HeaderValue::from_static("1"));
+    }
     if keeping.is_purged {
         headers.insert(SURROGATE_KEY, set.surrogate_key.clone());
     }

@@ -205,6 +205,7 @@ async fn what_is_too_much_for_one_connection_waits() {
 async fn a_stream_that_is_not_taken_is_given_up() {
     let choose = |builder: Builder| {
         let builder = builder.set("stream.life_seconds", 1).set("stream.stall_seconds", 1);
+        let builder = builder.set("stream.cached_life_seconds", 10);
         builder.set("stream.short_life_seconds", 1).set("stream.refusal_seconds", 1)
     };
     let all = secured(choose).await;

@@ -19,7 +19,7 @@ use serde::Deserialize;
 use super::errors::Detail;
 use super::hops::Hops;
 use super::request::{BodyLimits, Params, parse_json};
-use super::shared::{Keeping, SHARED, UPDATED_AT, respond};
+use super::shared::{Keeping, UPDATED_AT, respond};
 use crate::flagset::{Directory, FlagSet, FlagSets, Known};
 use crate::model::EnvironmentKind;
 use crate::store::now_micros;
@@ -32,11 +32,11 @@ const PRIVATE: Keeping = Keeping {
     cache_control: "private, no-cache",
     vary: "x-environment-key, accept-encoding",
     is_purged: false,
+    is_kept_by_our_rules: false,
 };
 
-/// For a cache that says that it keeps environments apart.
-const SHARED_BY_HEADER: Keeping =
-    Keeping { cache_control: SHARED, vary: "x-environment-key, accept-encoding", is_purged: true };
+/// The same through a cache: ours keep environments apart.
+const KEPT: Keeping = Keeping { is_purged: true, is_kept_by_our_rules: true, ..PRIVATE };
 
 /// What Flagsmith's reads need.
 #[derive(Clone, Debug)]
@@ -97,8 +97,8 @@ pub(super) async fn flags(
 /// The flag list of the environment that the request's key opens.
 pub(super) async fn read(door: &Flagsmith, headers: &HeaderMap) -> Result<Response, Detail> {
     let set = door.set(&door.known(headers)?).await?;
-    let shared = door.hops.may_share_by_header(headers);
-    Ok(respond(headers, &set, &set.flags, if shared { SHARED_BY_HEADER } else { PRIVATE }))
+    let keeping = if door.hops.may_share(headers) { KEPT } else { PRIVATE };
+    Ok(respond(headers, &set, &set.flags, keeping))
 }
 
 pub(super) async fn document(

@@ -28,7 +28,7 @@ const VARIANTS: [(&str, &str); 16] = [
     ("a tag", "If-None-Match: \"1\"\r\n"),
     ("any tag", "If-None-Match: *\r\n"),
     ("a date", "If-Modified-Since: Wed, 25 Nov 2026 00:00:00 GMT\r\n"),
-    ("our own words", "Flagcast-Kind: list\r\nFlagcast-Cache-Key: environment\r\n"),
+    ("our own words", "Flagcast-Kind: list\r\nFlagcast-Keep: 1\r\n"),
     ("an end", "Connection: close\r\n"),
     ("a surrogate", "Surrogate-Capability: x=\"ESI/1.0\"\r\nVia: 1.1 other\r\n"),
 ];
@@ -37,7 +37,7 @@ const VARIANTS: [(&str, &str); 16] = [
 const QUERIES: [&str; 4] = ["?", "?_=1", "?lastEventId=42", "?a=/sse/environments/x/stream"];
 
 /// What the origin must not see of the client whose request happened to be the first.
-const PRIVATE_HEADERS: [&str; 14] = [
+const PRIVATE_HEADERS: [&str; 13] = [
     "cookie",
     "authorization",
     "origin",
@@ -50,7 +50,6 @@ const PRIVATE_HEADERS: [&str; 14] = [
     "pragma",
     "if-none-match",
     "if-modified-since",
-    "flagcast-cache-key",
     "x-environment-key",
 ];
 
