@@ -5,16 +5,18 @@
 
 mod front;
 
+use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use futures_util::future::join_all;
 use reqwest::StatusCode;
-use serde_json::json;
+use serde_json::{Value, json};
 use tokio::time::timeout;
 
 pub(crate) use front::Kind;
 
 use crate::harness::admin::Admin;
+use crate::harness::client::Sdk;
 use crate::harness::daemon::Daemon;
 use crate::harness::stream::Subscription;
 use crate::harness::wire::{ASKS, Wire, stream_request};
@@ -101,6 +103,26 @@ async fn a_crowd_is_told(kind: Kind) {
     let revision = gateway.admin().switch(&environment, "dark-mode", true).await;
     join_all(crowd.iter_mut().map(|stream| stream.reaches(revision))).await;
     hears(&mut ofrep, &format!("\"revision\":{revision},")).await;
+}
+
+/// Unmodified clients follow, one that streams with its own parser and one with a library's.
+pub(crate) async fn published_clients_follow(gateway: &Gateway, door: SocketAddr) {
+    let environment = gateway.shop().await;
+    let clients = [Sdk::Js, Sdk::Python].map(|sdk| sdk.start(door, &environment));
+    for client in &clients {
+        client.ready().await;
+        client.shows("dark-mode", false, Value::Null).await;
+    }
+    gateway.admin().switch(&environment, "dark-mode", true).await;
+    for client in &clients {
+        client.shows("dark-mode", true, Value::Null).await;
+    }
+}
+
+async fn published_clients_follow_through(kind: Kind) {
+    let gateway = Gateway::builder().start().await;
+    let proxy = kind.start(&gateway).await;
+    published_clients_follow(&gateway, proxy.address()).await;
 }
 
 /// Reads keep their validators and encodings, and everything else works as without the proxy.
@@ -265,13 +287,28 @@ async fn caddy_tells_a_crowd() {
 }
 
 #[tokio::test]
+async fn published_clients_follow_through_nginx() {
+    published_clients_follow_through(Kind::Nginx).await;
+}
+
+#[tokio::test]
 async fn nginx_passes_reads_and_management() {
     reads_and_management_pass(Kind::Nginx).await;
 }
 
 #[tokio::test]
+async fn published_clients_follow_through_haproxy() {
+    published_clients_follow_through(Kind::Haproxy).await;
+}
+
+#[tokio::test]
 async fn haproxy_passes_reads_and_management() {
     reads_and_management_pass(Kind::Haproxy).await;
+}
+
+#[tokio::test]
+async fn published_clients_follow_through_caddy() {
+    published_clients_follow_through(Kind::Caddy).await;
 }
 
 #[tokio::test]

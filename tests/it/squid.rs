@@ -120,6 +120,13 @@ async fn a_crowd_is_one_stream_and_late_joiners_are_live() {
     site.gateway.metric_becomes("flagcast_streams_open", &["contract=\"cached\""], 0).await;
 }
 
+#[tokio::test]
+async fn published_clients_follow() {
+    let gateway = Gateway::builder().start().await;
+    let squid = Kind::Squid.start(&gateway).await;
+    crate::proxies::published_clients_follow(&gateway, squid.address()).await;
+}
+
 /// Ten clients for three lives. A replay would be an end that follows its beginning at once.
 #[tokio::test]
 async fn ends_are_not_replayed() {
