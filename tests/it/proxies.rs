@@ -20,7 +20,7 @@ use crate::harness::client::Sdk;
 use crate::harness::daemon::Daemon;
 use crate::harness::stream::Subscription;
 use crate::harness::wire::{ASKS, Wire, stream_request};
-use crate::harness::{ADMIN_TOKEN, Gateway, PUSH_TOKEN, SOON, eventually, http};
+use crate::harness::{ADMIN_TOKEN, Gateway, PUSH_TOKEN, SOON, eventually, http, read_json};
 
 /// Far below the interval of heartbeats: what needs more bytes to come through is too late.
 const AT_ONCE: Duration = Duration::from_secs(5);
@@ -210,6 +210,25 @@ async fn a_cache_in_front_is_recognised(kind: Kind) {
     }
 }
 
+/// Of two gateways one leaves: whoever comes meanwhile is served by the other, at once.
+async fn a_gateway_that_leaves_is_not_missed(kind: Kind) {
+    let mut leaving = Gateway::builder().set("server.grace_seconds", 8).start().await;
+    let environment = leaving.shop().await;
+    let store = leaving.store_url();
+    let staying = Gateway::builder().set("store.url", store.as_str()).start().await;
+    let proxy = kind.start_before_all(&[&leaving, &staying]).await;
+    leaving.terminate();
+    let url =
+        format!("http://{}/sdk/v1/environments/{}/flags", proxy.address(), environment.client_key);
+    for _ in 0..30 {
+        let mut wire = stream_through(&proxy, &environment.client_key, ASKS).await;
+        hears(&mut wire, "\"revision\": ").await;
+        read_json(&url).await;
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    leaving.exited().await;
+}
+
 /// A reload changes the proxy's processes; open streams go on.
 async fn a_reload_ends_no_stream(kind: Kind) {
     let gateway = Gateway::builder().set("stream.echo_seconds", 0).start().await;
@@ -382,4 +401,19 @@ async fn nginx_reloads_without_ending_streams() {
 #[tokio::test]
 async fn haproxy_reloads_without_ending_streams() {
     a_reload_ends_no_stream(Kind::Haproxy).await;
+}
+
+#[tokio::test]
+async fn nginx_does_not_miss_a_gateway_that_leaves() {
+    a_gateway_that_leaves_is_not_missed(Kind::Nginx).await;
+}
+
+#[tokio::test]
+async fn haproxy_does_not_miss_a_gateway_that_leaves() {
+    a_gateway_that_leaves_is_not_missed(Kind::Haproxy).await;
+}
+
+#[tokio::test]
+async fn caddy_does_not_miss_a_gateway_that_leaves() {
+    a_gateway_that_leaves_is_not_missed(Kind::Caddy).await;
 }

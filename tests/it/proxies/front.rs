@@ -24,22 +24,34 @@ pub(crate) struct Upstream {
     ops: SocketAddr,
 }
 
+impl Upstream {
+    fn of(gateway: &Gateway) -> Self {
+        Self { public: gateway.public(), ops: gateway.ops() }
+    }
+}
+
 impl Kind {
     /// Starts the proxy in front of `gateway`.
     pub(crate) async fn start(self, gateway: &Gateway) -> Daemon {
-        let upstream = Upstream { public: gateway.public(), ops: gateway.ops() };
-        self.start_before(upstream).await
+        self.start_before(&[Upstream::of(gateway)]).await
+    }
+
+    /// Starts the proxy in front of several gateways, which the shipped files say how to list.
+    pub(crate) async fn start_before_all(self, gateways: &[&Gateway]) -> Daemon {
+        let upstreams: Vec<Upstream> =
+            gateways.iter().map(|gateway| Upstream::of(gateway)).collect();
+        self.start_before(&upstreams).await
     }
 
     /// Starts the proxy in front of what listens on `public`; it is asked there whether it is ready, too.
     pub(crate) async fn start_before_server(self, public: SocketAddr) -> Daemon {
-        self.start_before(Upstream { public, ops: public }).await
+        self.start_before(&[Upstream { public, ops: public }]).await
     }
 
-    async fn start_before(self, upstream: Upstream) -> Daemon {
+    async fn start_before(self, upstreams: &[Upstream]) -> Daemon {
         Daemon::start(&format!("{self:?}"), |directory, port| {
             let file = directory.join(self.file());
-            fs::write(&file, self.configuration(directory, port, upstream)).unwrap();
+            fs::write(&file, self.configuration(directory, port, upstreams)).unwrap();
             let mut command = self.program(directory);
             match self {
                 Self::Nginx => command.arg("-c").arg(file).args(["-g", "daemon off;"]),
@@ -60,9 +72,9 @@ impl Kind {
     pub(crate) fn checks_shipped_file(self) -> std::process::Output {
         let directory = open_directory();
         let gateway = SocketAddr::from((Ipv4Addr::LOCALHOST, free_port()));
-        let upstream = Upstream { public: gateway, ops: gateway };
+        let upstreams = [Upstream { public: gateway, ops: gateway }];
         let file = directory.path().join(self.file());
-        fs::write(&file, self.configuration(directory.path(), free_port(), upstream)).unwrap();
+        fs::write(&file, self.configuration(directory.path(), free_port(), &upstreams)).unwrap();
         let mut command = self.program(directory.path());
         match self {
             Self::Nginx => command.arg("-t").arg("-c").arg(&file),
@@ -85,15 +97,16 @@ impl Kind {
         }
     }
 
-    fn configuration(self, directory: &Path, port: u16, upstream: Upstream) -> String {
+    fn configuration(self, directory: &Path, port: u16, upstreams: &[Upstream]) -> String {
         let here = directory.display();
         let file = format!("{}/{}", self.folder(), self.file());
-        let Upstream { public, ops } = upstream;
-        let gateway = ("127.0.0.1:8080", public.to_string());
+        let each =
+            |line: &dyn Fn(&Upstream) -> String| -> String { upstreams.iter().map(line).collect() };
         match self {
             Self::Nginx => {
+                let servers = each(&|upstream| format!("server {};\n", upstream.public));
                 let changes = [
-                    gateway,
+                    ("server 127.0.0.1:8080;", format!("least_conn;\n{servers}")),
                     ("listen 80;", format!("listen 127.0.0.1:{port};")),
                     ("listen [::]:80;", String::new()),
                     ("/run/", format!("{here}/")),
@@ -103,22 +116,32 @@ impl Kind {
                 shipped(&file, &changes)
             }
             Self::Haproxy => {
-                let bind = ("bind :80\n", format!("bind 127.0.0.1:{port}\n"));
-                shipped(&file, &[gateway, bind, ("port 9464", format!("port {}", ops.port()))])
+                let server = |Upstream { public, ops }: &Upstream| {
+                    let name = public.port();
+                    format!("server gateway{name} {public} port {}\n    ", ops.port())
+                };
+                let changes = [
+                    ("server gateway1 127.0.0.1:8080", each(&server)),
+                    ("bind :80\n", format!("bind 127.0.0.1:{port}\n")),
+                ];
+                shipped(&file, &changes)
             }
             Self::Caddy => {
+                let addresses = each(&|upstream| format!(" {}", upstream.public));
+                let ops = upstreams.last().unwrap().ops.port();
                 let changes = [
-                    gateway,
+                    (" 127.0.0.1:8080", addresses),
                     (":80 {", format!("http://:{port} {{\n\tbind 127.0.0.1")),
                     ("localhost:2019", format!("127.0.0.1:{}", free_port())),
-                    ("health_port 9464", format!("health_port {}", ops.port())),
+                    // Caddy asks all gateways at one port, and here each has its own: the last is asked.
+                    ("health_port 9464", format!("health_port {ops}")),
                 ];
                 shipped(&file, &changes)
             }
             Self::Squid => {
                 let changes = [
                     ("http_port 80 ", format!("http_port 127.0.0.1:{port} ")),
-                    (" 8080 0 ", format!(" {} 0 ", public.port())),
+                    (" 8080 0 ", format!(" {} 0 ", upstreams[0].public.port())),
                     ("/var/log/squid/", format!("{here}/")),
                     ("/run/", format!("{here}/")),
                 ];
