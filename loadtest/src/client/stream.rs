@@ -81,7 +81,7 @@ pub(super) struct Desk {
     pub(super) buffer: Vec<u8>,
     pub(super) control: Vec<u8>,
     pub(super) tally: Tally,
-    /// Every ping, while somebody wants to know.
+    /// Every ping that told something new, while somebody wants to know.
     pub(super) log: Option<Vec<Arrival>>,
 }
 
@@ -218,7 +218,7 @@ impl Stream {
         let mut scanner = std::mem::take(&mut self.scanner);
         let Desk { buffer, tally, log, .. } = desk;
         let kernel = stamp.unwrap_or_default();
-        let arrival = Arrival { stream: index, revision: 0, kernel, user: now() };
+        let arrival = Arrival { stream: index, revision: 0, kernel, user: now(), greets: false };
         let known = tally.pings;
         scanner.feed(&buffer[begin..length], |revision| {
             self.note(Arrival { revision, ..arrival }, tally, log.as_mut());
@@ -239,8 +239,8 @@ impl Stream {
                 self.newest = revision;
                 self.kernel_at = arrival.kernel;
                 self.user_at = arrival.user;
-                if let Some(log) = log.filter(|_| !fresh) {
-                    log.push(arrival);
+                if let Some(log) = log {
+                    log.push(Arrival { greets: fresh, ..arrival });
                 }
             }
         }
@@ -267,7 +267,7 @@ mod tests {
     use super::*;
 
     fn ping(stream: &mut Stream, revision: u64, tally: &mut Tally) {
-        let arrival = Arrival { stream: 0, revision, kernel: 5, user: 6 };
+        let arrival = Arrival { stream: 0, revision, kernel: 5, user: 6, greets: false };
         stream.note(arrival, tally, None);
     }
 

@@ -5,7 +5,8 @@
 //! not matter when we read them: the client can sleep while a change is told, takes no time from
 //! the servers, and cannot be the bottleneck. It reads in batches, with a nap between them.
 
-use std::collections::VecDeque;
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
 use std::io::ErrorKind;
 use std::net::SocketAddr;
 use std::thread::{scope, sleep};
@@ -15,6 +16,7 @@ use anyhow::{anyhow, ensure};
 use mio::{Events, Poll};
 use nix::sys::time::TimeSpec;
 
+use super::returns::Returns;
 use super::socket::begin;
 use super::stream::{Cut, Desk, Outcome, Reading, State, Stream, register, request};
 
@@ -48,7 +50,9 @@ pub(crate) struct Streams {
     requests: Vec<String>,
     clients: Vec<Stream>,
     /// Who is not connected, and from when on it may connect.
-    closed: VecDeque<(Instant, usize)>,
+    closed: BinaryHeap<Reverse<(Instant, usize)>>,
+    /// How clients come back that are not in a hurry.
+    returns: Option<Returns>,
     /// How many are on their way.
     opening: usize,
     desk: Desk,
@@ -82,6 +86,8 @@ pub(crate) struct Arrival {
     pub(crate) kernel: i64,
     /// When the client had read it.
     pub(crate) user: i64,
+    /// Whether it was the first of its connection, and so told of what was missed.
+    pub(crate) greets: bool,
 }
 
 /// What became of a ping.
@@ -105,7 +111,8 @@ impl Streams {
             address: target.address,
             requests: requests.collect(),
             clients: std::iter::repeat_with(Stream::default).take(count).collect(),
-            closed: (0..count).map(|index| (now, index)).collect(),
+            closed: (0..count).map(|index| Reverse((now, index))).collect(),
+            returns: None,
             opening: 0,
             desk: Desk {
                 buffer: vec![0; 16 * 1024],
@@ -137,15 +144,15 @@ impl Streams {
     /// Sets clients on their way that may come (back), while less than `opening_max` are.
     pub(crate) fn connect(&mut self, opening_max: usize) -> anyhow::Result<()> {
         while self.opening < opening_max
-            && let Some((due, index)) = self.closed.front().copied()
+            && let Some(Reverse((due, index))) = self.closed.peek().copied()
             && due <= Instant::now()
         {
-            self.closed.pop_front();
+            self.closed.pop();
             let client = &mut self.clients[index];
             let is_slow = client.reading != Reading::Promptly;
             let Some(mut socket) = begin(self.address, index, is_slow)? else {
                 self.desk.tally.refused += 1;
-                self.closed.push_back((Instant::now() + RETRY, index));
+                self.rest(index, RETRY);
                 continue;
             };
             register(&self.poll, &mut socket, index)?;
@@ -161,6 +168,7 @@ impl Streams {
             Err(error) if error.kind() == ErrorKind::Interrupted => return Ok(()),
             polled => polled?,
         }
+        let mut lost = Vec::new();
         for event in &self.events {
             let index = event.token().0;
             let client = &mut self.clients[index];
@@ -176,15 +184,34 @@ impl Streams {
             }
             match outcome {
                 Outcome::Same => {}
-                Outcome::Opened => self.opening -= 1,
+                Outcome::Opened => {
+                    self.opening -= 1;
+                    if let Some(returns) = &mut self.returns {
+                        returns.opened(index, Instant::now());
+                    }
+                }
                 Outcome::Lost => {
                     self.opening -= usize::from(was_opening);
-                    let rest = if was_opening { RETRY } else { Duration::ZERO };
-                    self.closed.push_back((Instant::now() + rest, index));
+                    lost.push((index, if was_opening { RETRY } else { Duration::ZERO }));
                 }
             }
         }
+        for (index, rest) in lost {
+            self.rest(index, rest);
+        }
         Ok(())
+    }
+
+    /// Lets clients come back as real ones do. `seed` makes it differ from others' coming back.
+    pub(crate) fn come_back_calmly(&mut self, seed: u64) {
+        self.returns = Some(Returns::new(self.clients.len(), seed));
+    }
+
+    /// Streams that ended within a second, and the time that each client was without a stream, since
+    /// this was taken; of clients that come back calmly.
+    pub(crate) fn take_returns(&mut self) -> (u64, Vec<Duration>) {
+        let Some(returns) = &mut self.returns else { return (0, Vec::new()) };
+        (std::mem::take(&mut returns.immediate), std::mem::take(&mut returns.gaps))
     }
 
     /// Reads until every prompt client of `channel` has `revision`, or `limit` is over.
@@ -229,7 +256,7 @@ impl Streams {
         let was_opening = client.is_opening();
         if client.cut(how)? {
             self.opening -= usize::from(was_opening);
-            self.closed.push_back((Instant::now(), index));
+            self.rest(index, Duration::ZERO);
         }
         Ok(())
     }
@@ -275,7 +302,7 @@ impl Streams {
         self.desk.tally
     }
 
-    /// Begins to keep every ping that tells of a change.
+    /// Begins to keep every ping that tells a client something new.
     pub(crate) fn keep_log(&mut self) {
         self.desk.log = Some(Vec::new());
     }
@@ -292,8 +319,15 @@ impl Streams {
 
     fn settle(&mut self, index: usize, outcome: Outcome) {
         if outcome == Outcome::Lost {
-            self.closed.push_back((Instant::now(), index));
+            self.rest(index, Duration::ZERO);
         }
+    }
+
+    /// A client without a stream may connect again after `rest`; a calm one chooses for itself.
+    fn rest(&mut self, index: usize, rest: Duration) {
+        let now = Instant::now();
+        let rest = self.returns.as_mut().map_or(rest, |returns| returns.lost(index, now));
+        self.closed.push(Reverse((now + rest, index)));
     }
 }
 
@@ -301,6 +335,18 @@ impl Tally {
     /// Connections that were lost or never made, but for those that the client itself closed.
     pub(crate) fn losses(&self) -> u64 {
         self.refused + self.reset + self.ended + self.turned_away
+    }
+
+    /// Adds what happened to others.
+    pub(super) fn join(&mut self, other: &Self) {
+        self.opened += other.opened;
+        self.pings += other.pings;
+        self.repeated += other.repeated;
+        self.went_back += other.went_back;
+        self.refused += other.refused;
+        self.reset += other.reset;
+        self.ended += other.ended;
+        self.turned_away += other.turned_away;
     }
 
     /// What has happened since `before`.
