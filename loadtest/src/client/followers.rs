@@ -4,13 +4,13 @@
 
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::thread::scope;
+use std::thread::{scope, sleep};
 use std::time::{Duration, Instant};
 
 use anyhow::anyhow;
 
 use super::refetch::{Reads, Refetchers};
-use super::streams::{Streams, Tally, Target};
+use super::streams::{Arrival, Streams, Tally, Target};
 
 /// Longest wait for a stream's bytes, when those of a read may come.
 const NAP: Duration = Duration::from_millis(1);
@@ -36,6 +36,8 @@ pub(crate) struct Seen {
     pub(crate) revision: u64,
     /// In nanoseconds since the epoch.
     pub(crate) at: i64,
+    /// Whether it told, at the beginning of a stream, of what the client had missed without one.
+    pub(crate) greets: bool,
 }
 
 /// What clients went through since it was last taken.
@@ -108,8 +110,8 @@ impl Followers {
             self.streams.turn(Some(NAP))?;
             for ping in self.streams.take_log() {
                 self.refetchers.want(ping.stream, ping.revision)?;
-                let (client, revision, at) = (ping.stream, ping.revision, ping.kernel);
-                self.pings.push(Seen { client, revision, at });
+                let Arrival { stream, revision, kernel, greets, .. } = ping;
+                self.pings.push(Seen { client: stream, revision, at: kernel, greets });
             }
             self.refetchers.turn(Duration::ZERO)?;
             if looked.is_none_or(|looked| looked.elapsed() >= LOOK) {
@@ -141,24 +143,31 @@ impl Progress {
         Self { stop: AtomicBool::new(false), groups }
     }
 
-    /// Streams that are open.
-    pub(crate) fn open(&self) -> usize {
-        self.groups.iter().map(|(open, _)| open.load(Ordering::Relaxed)).sum()
+    /// Waits until `count` streams are open, or `limit` is over. Tells whether they are.
+    pub(crate) fn all_open(&self, count: usize, limit: Duration) -> bool {
+        wait(limit, || {
+            let open = self.groups.iter().map(|(open, _)| open.load(Ordering::Relaxed));
+            open.sum::<usize>() == count
+        })
     }
 
     /// Waits until all have `revision`, or `limit` is over. Tells whether they have.
     pub(crate) fn reach(&self, revision: u64, limit: Duration) -> bool {
-        let began = Instant::now();
-        let all_have =
-            || self.groups.iter().all(|(_, least)| least.load(Ordering::Relaxed) >= revision);
-        while !all_have() {
-            if began.elapsed() > limit {
-                return false;
-            }
-            std::thread::sleep(NAP);
-        }
-        true
+        wait(limit, || {
+            self.groups.iter().all(|(_, least)| least.load(Ordering::Relaxed) >= revision)
+        })
     }
+}
+
+fn wait(limit: Duration, is_so: impl Fn() -> bool) -> bool {
+    let began = Instant::now();
+    while !is_so() {
+        if began.elapsed() > limit {
+            return false;
+        }
+        sleep(NAP);
+    }
+    true
 }
 
 /// Serves clients, each group in a thread of its own, while `work` is done.

@@ -220,11 +220,16 @@ impl Stream {
         let kernel = stamp.unwrap_or_default();
         let arrival = Arrival { stream: index, revision: 0, kernel, user: now(), greets: false };
         let known = tally.pings;
-        scanner.feed(&buffer[begin..length], |revision| {
+        let ended = scanner.feed(&buffer[begin..length], |revision| {
             self.note(Arrival { revision, ..arrival }, tally, log.as_mut());
         });
         self.scanner = scanner;
         ensure!(tally.pings == known || stamp.is_some(), "the kernel did not stamp a ping");
+        if ended {
+            desk.tally.ended += 1;
+            self.close();
+            return Ok(Outcome::Lost);
+        }
         Ok(outcome)
     }
 

@@ -15,7 +15,7 @@ use serde_json::{Value as Json, json};
 use super::bench::SETTLE;
 use super::fanout::check_descriptors;
 use super::refetch::flags_path;
-use super::times::{Known, known};
+use super::times::{Known, known, undisturbed};
 use crate::client::{Followed, Followers, Progress, Stamping, attend};
 use crate::machine::{Watch, cpu_time, memory, now, wait_until_quiet};
 use crate::output::{
@@ -44,7 +44,7 @@ const READS: (&str, &str) = (
 const STREAMS_OPENED: (&str, &str) = ("flagcast_streams_opened_total", "");
 const CONNECTS: (&str, &str) = ("flagcast_connections_total", "listener=\"public\"");
 
-const METRICS: [Metric; 30] = [
+const METRICS: [Metric; 32] = [
     Metric::new("connections", "connections to the gateway, most at a time", 0).with_ratio(),
     Metric::new("streams", "streams at the gateway, most at a time", 0).with_ratio(),
     Metric::new("connects", "connections made to the gateway meanwhile", 0),
@@ -56,6 +56,9 @@ const METRICS: [Metric; 30] = [
     Metric::new("p50_ms", "commit to new flags at the client, p50, ms", 1).with_ratio(),
     Metric::new("p99_ms", "commit to new flags at the client, p99, ms", 1).with_ratio(),
     Metric::new("max_ms", "commit to new flags at the client, longest, ms", 1).with_ratio(),
+    Metric::new("open_p99_ms", "… of changes that met no end of streams, p99, ms", 1).with_ratio(),
+    Metric::new("open_max_ms", "… of changes that met no end of streams, longest, ms", 1)
+        .with_ratio(),
     Metric::new("all_ms", "commit until all have them, median change, ms", 1).with_ratio(),
     Metric::new("gateway_cpu_ms", "CPU of the gateway per change, ms", 2).with_ratio(),
     Metric::new("cache_cpu_us", "CPU of Varnish per change and client, µs", 1),
@@ -165,8 +168,9 @@ fn measure(plan: &Plan, way: Way, clients: usize) -> anyhow::Result<(Figures, bo
     let caches = Caches::start(&plan.varnish, way, flips.gateway.public, clients)?;
     let mut site = Site { flips, caches, groups: Vec::new(), clients };
     let cache_memory = memory(&site.caches.pids())?;
-    site.gather()?;
+    // Before the clients come: nobody would serve them meanwhile.
     let quiet_before = wait_until_quiet(plan.quiet)?;
+    site.gather()?;
     let watch = Watch::start(&[site.pids(), site.caches.pids()].concat())?;
     let before = Usage::take(&site)?;
     let Site { flips, groups, .. } = &mut site;
@@ -222,7 +226,7 @@ impl Site {
                 revision = flips.change(0)?.revision;
             }
             ensure!(progress.reach(revision, REACH_MAX), "the clients do not all get flags");
-            ensure!(progress.open() == *clients, "the clients do not all have a stream");
+            ensure!(progress.all_open(*clients, REACH_MAX), "the clients do not all have a stream");
             sleep(SETTLE);
             Ok(())
         })?;
@@ -307,12 +311,16 @@ impl Usage {
 /// When clients knew, and how long they were without a stream.
 fn time_figures(changed: &Changed, clients: usize, followed: &Followed, known: &Known) -> Figures {
     let pings = super::times::known(&changed.commits, clients, &followed.pings).times;
+    let undisturbed = undisturbed(&changed.commits, &followed.pings);
+    let open = super::times::known(&undisturbed, clients, &followed.bodies).times;
     let mut figures = Figures::from([
         ("ping_p50_ms", quantile(&pings, 50)),
         ("ping_p99_ms", quantile(&pings, 99)),
         ("p50_ms", quantile(&known.times, 50)),
         ("p99_ms", quantile(&known.times, 99)),
         ("max_ms", quantile(&known.times, 100)),
+        ("open_p99_ms", quantile(&open, 99)),
+        ("open_max_ms", quantile(&open, 100)),
         ("all_ms", median(&known.lasts)),
         ("ended", real(followed.tally.ended + followed.tally.reset)),
     ]);

@@ -2,7 +2,7 @@
 //! then a ping may tell of several changes at once. Pings that greet say what was missed, and are
 //! not counted.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use crate::client::{Arrival, Seen};
 use crate::output::milliseconds;
@@ -57,7 +57,7 @@ pub(super) fn known(commits: &[(u64, i64)], clients: usize, seen: &[Seen]) -> Kn
     let mut knows = vec![0; clients];
     let mut times = Vec::with_capacity(seen.len());
     let mut lasts = vec![0.0_f64; commits.len()];
-    for Seen { client, revision, at } in seen {
+    for Seen { client, revision, at, .. } in seen {
         let next = &mut knows[*client];
         while let Some((_, committed)) = commits.get(*next).filter(|(new, _)| new <= revision) {
             let time = milliseconds(at - committed);
@@ -68,6 +68,13 @@ pub(super) fn known(commits: &[(u64, i64)], clients: usize, seen: &[Seen]) -> Kn
     }
     let missed = knows.iter().map(|known| commits.len() - known).sum();
     Known { times, lasts, missed }
+}
+
+/// The commits of which everybody was told by an open stream: no client was without one.
+pub(super) fn undisturbed(commits: &[(u64, i64)], pings: &[Seen]) -> Vec<(u64, i64)> {
+    let greeted = pings.iter().filter(|ping| ping.greets).map(|ping| ping.revision);
+    let greeted: HashSet<u64> = greeted.collect();
+    commits.iter().filter(|(revision, _)| !greeted.contains(revision)).copied().collect()
 }
 
 #[cfg(test)]
@@ -97,11 +104,18 @@ mod tests {
     }
     #[test]
     fn a_client_that_sees_a_newer_revision_knows_of_the_older_one() {
-        let seen = |client, revision, at| Seen { client, revision, at };
+        let seen = |client, revision, at| Seen { client, revision, at, greets: false };
         let commits = [(5, 0), (6, 1_000_000)];
         let all = [seen(1, 4, 1), seen(0, 5, 2_000_000), seen(1, 7, 4_000_000)];
         let known = known(&commits, 3, &all);
         assert_eq!((known.times, known.lasts), (vec![2.0, 4.0, 3.0], vec![4.0, 3.0]));
         assert_eq!(known.missed, 3, "client 0 misses 6, client 2 both");
+    }
+
+    #[test]
+    fn a_change_that_somebody_learns_of_with_a_new_stream_is_disturbed() {
+        let seen = |revision, greets| Seen { client: 0, revision, at: 0, greets };
+        let pings = [seen(5, false), seen(6, true), seen(7, false)];
+        assert_eq!(undisturbed(&[(5, 1), (6, 2), (7, 3)], &pings), [(5, 1), (7, 3)]);
     }
 }
