@@ -36,7 +36,7 @@ pub(super) struct CdnArgs {
     /// Where the shipped rules are.
     #[arg(long, value_name = "DIRECTORY", default_value = "deploy/varnish")]
     rules: PathBuf,
-    /// A parameter of Varnish beside its defaults and the number of threads.
+    /// A parameter of Varnish in place of its default, or of our number of threads.
     #[arg(long, value_name = "NAME=VALUE")]
     varnish_parameter: Vec<String>,
     #[command(flatten)]

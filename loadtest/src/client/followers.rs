@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use anyhow::anyhow;
 
 use super::refetch::{Reads, Refetchers};
+use super::returns::Gap;
 use super::streams::{Arrival, Streams, Tally, Target};
 
 /// Longest wait for a stream's bytes, when those of a read may come.
@@ -36,8 +37,6 @@ pub(crate) struct Seen {
     pub(crate) revision: u64,
     /// In nanoseconds since the epoch.
     pub(crate) at: i64,
-    /// Whether it told, at the beginning of a stream, of what the client had missed without one.
-    pub(crate) greets: bool,
 }
 
 /// What clients went through since it was last taken.
@@ -51,8 +50,7 @@ pub(crate) struct Followed {
     pub(crate) tally: Tally,
     /// Streams that ended within a second.
     pub(crate) immediate: u64,
-    /// From the end of a stream until the next one was open.
-    pub(crate) gaps: Vec<Duration>,
+    pub(crate) gaps: Vec<Gap>,
 }
 
 /// How far attended clients are.
@@ -110,8 +108,8 @@ impl Followers {
             self.streams.turn(Some(NAP))?;
             for ping in self.streams.take_log() {
                 self.refetchers.want(ping.stream, ping.revision)?;
-                let Arrival { stream, revision, kernel, greets, .. } = ping;
-                self.pings.push(Seen { client: stream, revision, at: kernel, greets });
+                let Arrival { stream, revision, kernel, .. } = ping;
+                self.pings.push(Seen { client: stream, revision, at: kernel });
             }
             self.refetchers.turn(Duration::ZERO)?;
             if looked.is_none_or(|looked| looked.elapsed() >= LOOK) {

@@ -259,7 +259,7 @@ impl Refetchers {
                 fetcher.failures = 0;
                 if revision > fetcher.has {
                     (fetcher.has, fetcher.at) = (revision, now());
-                    self.log.push(Seen { client: index, revision, at: fetcher.at, greets: false });
+                    self.log.push(Seen { client: index, revision, at: fetcher.at });
                 }
                 if revision < asked {
                     self.tally.stale += 1;

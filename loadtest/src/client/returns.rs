@@ -4,6 +4,7 @@
 use std::time::{Duration, Instant};
 
 use super::dice::Dice;
+use crate::machine::now;
 
 /// A client comes back after 0.5 to 1.5 times this.
 const PAUSE: Duration = Duration::from_secs(1);
@@ -21,15 +22,21 @@ pub(super) struct Returns {
     visits: Vec<Visit>,
     /// Streams that ended at once.
     pub(super) immediate: u64,
-    /// From the end of a stream until the next one was open.
-    pub(super) gaps: Vec<Duration>,
+    pub(super) gaps: Vec<Gap>,
+}
+
+/// From the end of a client's stream until its next one was open, in nanoseconds since the epoch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Gap {
+    pub(crate) from: i64,
+    pub(crate) to: i64,
 }
 
 #[derive(Clone, Copy, Debug, Default)]
 struct Visit {
     /// Since when the stream is open, and when the one before ended.
     opened: Option<Instant>,
-    lost: Option<Instant>,
+    lost: Option<i64>,
     /// Attempts without a stream that lasted, one upon the other.
     failures: u32,
 }
@@ -41,18 +48,18 @@ impl Returns {
     }
 
     /// Takes in that a client's stream is open.
-    pub(super) fn opened(&mut self, index: usize, now: Instant) {
+    pub(super) fn opened(&mut self, index: usize, when: Instant) {
         let visit = &mut self.visits[index];
-        visit.opened = Some(now);
-        self.gaps.extend(visit.lost.take().map(|lost| now.duration_since(lost)));
+        visit.opened = Some(when);
+        self.gaps.extend(visit.lost.take().map(|from| Gap { from, to: now() }));
     }
 
     /// Takes in that a client's connection is gone, or was never made. Tells when it tries again.
-    pub(super) fn lost(&mut self, index: usize, now: Instant) -> Duration {
+    pub(super) fn lost(&mut self, index: usize, when: Instant) -> Duration {
         let visit = &mut self.visits[index];
         if let Some(opened) = visit.opened.take() {
-            visit.lost = Some(now);
-            if now.duration_since(opened) < SHORT {
+            visit.lost = Some(now());
+            if when.duration_since(opened) < SHORT {
                 self.immediate += 1;
                 visit.failures += 1;
             } else {
@@ -89,7 +96,8 @@ mod tests {
         assert!(within(returns.lost(1, at(61)), 500, 1500), "nobody listened");
         assert!(within(returns.lost(1, at(62)), 1000, 3000), "again nobody listened");
         returns.opened(1, at(64));
-        assert_eq!((returns.immediate, &returns.gaps[..]), (0, &[Duration::from_secs(4)][..]));
+        assert_eq!((returns.immediate, returns.gaps.len()), (0, 1));
+        assert!(returns.gaps[0].from <= returns.gaps[0].to);
         assert!(within(returns.lost(1, at(64)), 2000, 6000), "it ended at once");
         assert_eq!(returns.immediate, 1);
         returns.opened(1, at(70));

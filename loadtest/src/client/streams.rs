@@ -16,7 +16,7 @@ use anyhow::{anyhow, ensure};
 use mio::{Events, Poll};
 use nix::sys::time::TimeSpec;
 
-use super::returns::Returns;
+use super::returns::{Gap, Returns};
 use super::socket::begin;
 use super::stream::{Cut, Desk, Outcome, Reading, State, Stream, register, request};
 
@@ -207,9 +207,9 @@ impl Streams {
         self.returns = Some(Returns::new(self.clients.len(), seed));
     }
 
-    /// Streams that ended within a second, and the time that each client was without a stream, since
+    /// Streams that ended within a second, and the times that clients were without a stream, since
     /// this was taken; of clients that come back calmly.
-    pub(crate) fn take_returns(&mut self) -> (u64, Vec<Duration>) {
+    pub(crate) fn take_returns(&mut self) -> (u64, Vec<Gap>) {
         let Some(returns) = &mut self.returns else { return (0, Vec::new()) };
         (std::mem::take(&mut returns.immediate), std::mem::take(&mut returns.gaps))
     }

@@ -311,7 +311,7 @@ impl Usage {
 /// When clients knew, and how long they were without a stream.
 fn time_figures(changed: &Changed, clients: usize, followed: &Followed, known: &Known) -> Figures {
     let pings = super::times::known(&changed.commits, clients, &followed.pings).times;
-    let undisturbed = undisturbed(&changed.commits, &followed.pings);
+    let undisturbed = undisturbed(&changed.commits, &followed.gaps);
     let open = super::times::known(&undisturbed, clients, &followed.bodies).times;
     let mut figures = Figures::from([
         ("ping_p50_ms", quantile(&pings, 50)),
@@ -325,7 +325,7 @@ fn time_figures(changed: &Changed, clients: usize, followed: &Followed, known: &
         ("ended", real(followed.tally.ended + followed.tally.reset)),
     ]);
     if !followed.gaps.is_empty() {
-        let gaps = followed.gaps.iter().map(|gap| gap.as_secs_f64() * 1000.0);
+        let gaps = followed.gaps.iter().map(|gap| milliseconds(gap.to - gap.from));
         let gaps: Vec<f64> = gaps.collect();
         figures.insert("gap_p50_ms", quantile(&gaps, 50));
         figures.insert("gap_max_ms", quantile(&gaps, 100));

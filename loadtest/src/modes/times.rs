@@ -2,9 +2,9 @@
 //! then a ping may tell of several changes at once. Pings that greet say what was missed, and are
 //! not counted.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 
-use crate::client::{Arrival, Seen};
+use crate::client::{Arrival, Gap, Seen};
 use crate::output::milliseconds;
 use crate::servers::Change;
 
@@ -70,11 +70,13 @@ pub(super) fn known(commits: &[(u64, i64)], clients: usize, seen: &[Seen]) -> Kn
     Known { times, lasts, missed }
 }
 
+/// A client whose stream ends so soon after a commit, in nanoseconds, may not have been told of it.
+const TELLING: i64 = 1_000_000_000;
+
 /// The commits of which everybody was told by an open stream: no client was without one.
-pub(super) fn undisturbed(commits: &[(u64, i64)], pings: &[Seen]) -> Vec<(u64, i64)> {
-    let greeted = pings.iter().filter(|ping| ping.greets).map(|ping| ping.revision);
-    let greeted: HashSet<u64> = greeted.collect();
-    commits.iter().filter(|(revision, _)| !greeted.contains(revision)).copied().collect()
+pub(super) fn undisturbed(commits: &[(u64, i64)], gaps: &[Gap]) -> Vec<(u64, i64)> {
+    let met = |at: i64| gaps.iter().any(|gap| gap.from <= at + TELLING && at <= gap.to);
+    commits.iter().filter(|(_, at)| !met(*at)).copied().collect()
 }
 
 #[cfg(test)]
@@ -104,7 +106,7 @@ mod tests {
     }
     #[test]
     fn a_client_that_sees_a_newer_revision_knows_of_the_older_one() {
-        let seen = |client, revision, at| Seen { client, revision, at, greets: false };
+        let seen = |client, revision, at| Seen { client, revision, at };
         let commits = [(5, 0), (6, 1_000_000)];
         let all = [seen(1, 4, 1), seen(0, 5, 2_000_000), seen(1, 7, 4_000_000)];
         let known = known(&commits, 3, &all);
@@ -113,9 +115,10 @@ mod tests {
     }
 
     #[test]
-    fn a_change_that_somebody_learns_of_with_a_new_stream_is_disturbed() {
-        let seen = |revision, greets| Seen { client: 0, revision, at: 0, greets };
-        let pings = [seen(5, false), seen(6, true), seen(7, false)];
-        assert_eq!(undisturbed(&[(5, 1), (6, 2), (7, 3)], &pings), [(5, 1), (7, 3)]);
+    fn a_change_that_falls_between_two_streams_is_disturbed() {
+        let second = 1_000_000_000;
+        let gap = Gap { from: 5 * second, to: 6 * second };
+        let commits = [(1, 3 * second), (2, 4 * second), (3, 6 * second), (4, 7 * second)];
+        assert_eq!(undisturbed(&commits, &[gap]), [commits[0], commits[3]]);
     }
 }

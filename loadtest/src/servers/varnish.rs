@@ -35,7 +35,7 @@ pub(crate) struct Daemon {
     pub(crate) program: PathBuf,
     /// Where the shipped rules are.
     pub(crate) rules: PathBuf,
-    /// More parameters, `name=value`.
+    /// Parameters in place of ours, `name=value`.
     pub(crate) parameters: Vec<String>,
 }
 
@@ -152,8 +152,8 @@ impl Varnish {
         command.arg("-f").arg(directory.path().join(tier.file()));
         command.args(["-j", "none", "-a", "127.0.0.1:0"]);
         command.args(["-s", "malloc,64M", "-s", "Transient=malloc,64M"]);
-        for parameter in threads(clients).iter().chain(&daemon.parameters) {
-            command.args(["-p", parameter]);
+        for parameter in parameters(clients, &daemon.parameters) {
+            command.args(["-p", &parameter]);
         }
         let log = directory.path().join("log");
         let child = command
@@ -213,9 +213,12 @@ impl Drop for Varnish {
 
 /// A thread for each stream, and for each read that may come in the same moment. They are there from
 /// the start: who finds none while they are made is turned away beyond a short queue.
-fn threads(clients: usize) -> [String; 2] {
+fn parameters(clients: usize, given: &[String]) -> Vec<String> {
     let threads = (2 * clients).div_ceil(POOLS) + THREADS_BESIDE;
-    [format!("thread_pool_max={threads}"), format!("thread_pool_min={threads}")]
+    // The smallest number may not exceed the largest, in this order.
+    let ours = ["thread_pool_max", "thread_pool_min"];
+    let ours = ours.iter().filter(|name| !given.iter().any(|given| given.starts_with(*name)));
+    ours.map(|name| format!("{name}={threads}")).chain(given.iter().cloned()).collect()
 }
 
 /// Copies the shipped files, with the address of `origin` in place of the one that they name.
@@ -254,6 +257,9 @@ mod tests {
 
     #[test]
     fn a_client_may_need_two_threads() {
-        assert_eq!(threads(5000), ["thread_pool_max=5100", "thread_pool_min=5100"]);
+        assert_eq!(parameters(5000, &[]), ["thread_pool_max=5100", "thread_pool_min=5100"]);
+        let given = ["thread_pool_min=100".to_owned(), "listen_depth=9".to_owned()];
+        let both = ["thread_pool_max=5100", "thread_pool_min=100", "listen_depth=9"];
+        assert_eq!(parameters(5000, &given), both);
     }
 }
