@@ -18,6 +18,7 @@ run:
 	cargo run --release
 
 test: test-deps lint
+	node --test clients/browser/test/*.test.js
 	cargo test --workspace --locked
 	# The same again with every stream as a body, as those of TLS and HTTP/2 are.
 	FLAGCAST_TEST_FAN_OUT=bodies cargo test --workspace --test it --locked
@@ -30,7 +31,8 @@ lint:
 # The published clients that the tests drive, at exact versions.
 test-deps: test-packages tests/sdk/node_modules/.package-lock.json $(VENV)/.installed
 
-# Debian packages that are not there yet.
+# Debian packages that are not there yet. The servers among them must not start: while they are
+# installed, `policy-rc.d` says no, unless the machine has a policy of its own.
 test-packages:
 	@missing=""; \
 	command -v cc > /dev/null || missing="$$missing gcc libc6-dev"; \
@@ -39,8 +41,20 @@ test-packages:
 	command -v node > /dev/null || missing="$$missing nodejs"; \
 	command -v npm > /dev/null || missing="$$missing npm"; \
 	python3 -c 'import ensurepip' 2> /dev/null || missing="$$missing python3-venv"; \
+	command -v promtool > /dev/null || missing="$$missing prometheus"; \
+	[ -x /usr/sbin/varnishd ] || missing="$$missing varnish"; \
+	[ -x /usr/sbin/nginx ] || missing="$$missing nginx-light"; \
+	[ -x /usr/sbin/squid ] || missing="$$missing squid"; \
+	[ -x /usr/bin/caddy ] || missing="$$missing caddy"; \
+	[ -x /usr/sbin/haproxy ] || missing="$$missing haproxy"; \
 	if [ -n "$$missing" ]; then \
 		echo "installing$$missing"; \
+		policy=/usr/sbin/policy-rc.d; \
+		if [ ! -e "$$policy" ]; then \
+			trap '$(SUDO) rm -f /usr/sbin/policy-rc.d' EXIT; \
+			printf '#!/bin/sh\nexit 101\n' | $(SUDO) tee "$$policy" > /dev/null; \
+			$(SUDO) chmod +x "$$policy"; \
+		fi; \
 		$(SUDO) apt-get update -q; \
 		$(SUDO) env DEBIAN_FRONTEND=noninteractive \
 			apt-get install -q -y --no-install-recommends $$missing; \

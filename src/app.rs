@@ -16,7 +16,7 @@ use std::time::Duration;
 use anyhow::Context as _;
 use tokio::net::TcpListener;
 
-use crate::cdn::Purger;
+use crate::cdn::{Canary, Purger};
 use crate::config::{self, ConfigError, FanOut, Settings};
 use crate::flagset::{Bounds, Directory, FlagSets};
 use crate::http::{
@@ -24,13 +24,14 @@ use crate::http::{
     Tls, bind, operators_front, public_front, serve,
 };
 use crate::metrics::Metrics;
+use crate::model::ClientKey;
 use crate::shutdown::{Shutdown, Signals};
 use crate::store::Store;
 use crate::stream::{Hub, Limits, Shards, Times};
 
 pub use feed::Feed;
 pub use first_start::{CreatedToken, create_token};
-pub use told::{Pings, Told};
+pub use told::{Pings, Told, changed_last};
 
 /// How often recorded metrics are folded: often enough that a burst of requests piles up little.
 const METRICS_UPKEEP: Duration = Duration::from_secs(5);
@@ -55,6 +56,7 @@ pub struct App {
     ops: TcpListener,
     tls: Option<Tls>,
     streams: Streams,
+    canary: Option<(Canary, Vec<ClientKey>)>,
 }
 
 impl App {
@@ -81,7 +83,8 @@ impl App {
         let directory = Arc::new(Directory::default());
         let evaluations = Arc::new(Evaluations::new(metrics.analytics()));
         let pings = Pings::new(&public_url, &settings.stream);
-        let hops = Hops::new(&settings.stream);
+        let (flips, canary) = Canary::new(&settings.cdn, &public_url, metrics.canary())?;
+        let first = changed_last(&store, settings.cdn.canary_streams).await?;
         let feed = Feed::start(
             Told {
                 store: store.clone(),
@@ -89,33 +92,16 @@ impl App {
                 flagsets: flagsets.clone(),
                 hub: hub.clone(),
                 purger: Purger::new(&settings.cdn, metrics.purge())?,
+                flips,
                 pings,
             },
             &settings,
             metrics.feed(),
         )
         .await?;
-        let doors = Doors {
-            sdk: Sdk { directory: Arc::clone(&directory), flagsets: flagsets.clone(), hops },
-            flagsmith: Flagsmith {
-                directory: Arc::clone(&directory),
-                flagsets,
-                evaluations: Arc::clone(&evaluations),
-                hops,
-            },
-            sse: Sse {
-                directory,
-                hub: hub.clone(),
-                store: store.clone(),
-                stream: settings.stream.clone(),
-                hops,
-                drain: drain(&settings),
-                push_token: settings.auth.push_token.clone(),
-                limits: limits.clone(),
-                shutdown: shutdown.clone(),
-            },
-            admin: Admin::new(store.clone(), hub, limits.clone(), metrics.clone()),
-        };
+        let parts = Parts { store: &store, directory, flagsets, hub, evaluations: &evaluations };
+        let doors = parts.doors(&settings, &metrics, &shutdown);
+        let canary = canary.map(|canary| (canary, first));
         Ok(Self {
             settings,
             metrics,
@@ -128,6 +114,7 @@ impl App {
             ops,
             tls,
             streams,
+            canary,
         })
     }
 
@@ -181,6 +168,7 @@ impl App {
             ops,
             tls,
             streams,
+            canary,
         } = self;
         let limits = &settings.limits;
         let connections = Connections {
@@ -211,12 +199,52 @@ impl App {
         ));
         last.spawn(feed.run(last.clone()));
         last.spawn(keep_up(metrics.clone(), last.clone()));
+        if let Some((canary, first)) = canary {
+            shutdown.spawn(canary.run(first, shutdown.clone()));
+        }
         let flush = Duration::from_secs(settings.analytics.flush_seconds);
         last.spawn(write_counts(evaluations, store, flush, last.clone()));
         let public_metrics = metrics.listener("public");
         let front = public_front(doors, &metrics, body_limits);
         let held = shutdown.clone();
         shutdown.spawn(serve(public, front, connections, tls, streams, public_metrics, held));
+    }
+}
+
+/// What the doors are made of.
+struct Parts<'a> {
+    store: &'a Store,
+    directory: Arc<Directory>,
+    flagsets: FlagSets,
+    hub: Hub,
+    evaluations: &'a Arc<Evaluations>,
+}
+
+impl Parts<'_> {
+    fn doors(self, settings: &Settings, metrics: &Metrics, shutdown: &Shutdown) -> Doors {
+        let Self { store, directory, flagsets, hub, evaluations } = self;
+        let hops = Hops::new(&settings.stream);
+        Doors {
+            sdk: Sdk { directory: Arc::clone(&directory), flagsets: flagsets.clone(), hops },
+            flagsmith: Flagsmith {
+                directory: Arc::clone(&directory),
+                flagsets,
+                evaluations: Arc::clone(evaluations),
+                hops,
+            },
+            sse: Sse {
+                directory,
+                hub: hub.clone(),
+                store: store.clone(),
+                stream: settings.stream.clone(),
+                hops,
+                drain: drain(settings),
+                push_token: settings.auth.push_token.clone(),
+                limits: settings.limits.clone(),
+                shutdown: shutdown.clone(),
+            },
+            admin: Admin::new(store.clone(), hub, settings.limits.clone(), metrics.clone()),
+        }
     }
 }
 

@@ -1,8 +1,11 @@
 //! The command line: one binary, `flagcast`. Without a subcommand it serves.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use flagcast::probe::StreamUrl;
+use reqwest::header::{HeaderName, HeaderValue};
 
 /// Open, real-time push gateway for feature flags.
 #[derive(Debug, Parser)]
@@ -25,6 +28,10 @@ pub(crate) enum Command {
     Token(TokenArgs),
     /// Exits with 0 when the local instance is ready (for containers).
     Healthcheck,
+    /// Subscribes like a client through whatever is in between, and says what it sees.
+    ///
+    /// Exits with 1 when something is bad.
+    Listen(ListenArgs),
 }
 
 #[derive(Debug, Default, Args)]
@@ -74,4 +81,39 @@ pub(crate) enum RoleArg {
     Admin,
     Editor,
     Viewer,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ListenArgs {
+    /// URL of a stream: https://…/sse/environments/<client key>/stream or
+    /// https://…/ofrep/v1/streams/<client key>.
+    pub(crate) url: StreamUrl,
+    /// How long to listen, such as 60s or 5m; without it, until Ctrl-C.
+    #[arg(long = "for", value_name = "TIME", value_parser = lasting)]
+    pub(crate) lasting: Option<Duration>,
+    /// Prints one JSON object at the end and nothing else.
+    #[arg(long)]
+    pub(crate) json: bool,
+    /// Sends this header, too, or instead of a browser's; may be repeated.
+    #[arg(long = "header", value_name = "NAME: VALUE", value_parser = named_header)]
+    pub(crate) headers: Vec<(HeaderName, HeaderValue)>,
+    /// Trusts the certificates in this file (PEM) besides those of the system.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) ca: Option<PathBuf>,
+    /// Connects straight away, whatever proxy the environment variables name.
+    #[arg(long)]
+    pub(crate) no_proxy: bool,
+}
+
+fn lasting(text: &str) -> Result<Duration, &'static str> {
+    let parsed = text.parse::<jiff::SignedDuration>().ok();
+    let lasting = parsed.and_then(|lasting| Duration::try_from(lasting).ok());
+    lasting.filter(|lasting| !lasting.is_zero()).ok_or("must be a time such as 60s, 5m or 1h30m")
+}
+
+fn named_header(text: &str) -> Result<(HeaderName, HeaderValue), &'static str> {
+    let rule = "must be a name, a colon and a value, such as 'Authorization: Basic …'";
+    let (name, value) = text.split_once(':').ok_or(rule)?;
+    let (name, value) = (name.trim().parse(), value.trim().parse());
+    Ok((name.map_err(|_| rule)?, value.map_err(|_| rule)?))
 }

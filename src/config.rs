@@ -30,6 +30,9 @@ const CACHED_LIFE_SECONDS_MIN: u64 = 10;
 /// Half of the shortest time after which a cache gives up a silent origin (Fastly's default).
 const CACHED_HEARTBEAT_SECONDS_MAX: u64 = 5;
 
+/// More would measure the canary.
+const CANARY_STREAMS_MAX: usize = 100;
+
 /// Shortest token that automation may choose: shorter ones can be guessed.
 const TOKEN_LENGTH_MIN: usize = 24;
 
@@ -155,6 +158,8 @@ pub struct Cdn {
     pub purge_method: String,
     pub purge_header: Secret,
     pub purge_body: String,
+    pub canary: bool,
+    pub canary_streams: usize,
 }
 
 /// How caches in front are purged.
@@ -403,6 +408,10 @@ impl Cdn {
         rule(
             self.purge_timeout_ms > 0,
             "cdn.purge_timeout_ms must be at least 1: it is how long a ping may wait for its purge",
+        )?;
+        rule(
+            (1..=CANARY_STREAMS_MAX).contains(&self.canary_streams),
+            "cdn.canary_streams must be 1 to 100; to have none set cdn.canary = false",
         )?;
         rule(
             self.purge_urls.iter().all(|url| is_http(url)),

@@ -20,6 +20,7 @@ pub mod metrics;
 pub mod model;
 pub mod outbound;
 pub mod places;
+pub mod probe;
 pub mod shutdown;
 pub mod store;
 pub mod stream;

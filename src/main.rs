@@ -10,10 +10,12 @@ use clap::Parser as _;
 use flagcast::app::{App, create_token};
 use flagcast::config::{ConfigError, DEFAULT_FILE, Loaded, LogFormat, LogLevel, Settings};
 use flagcast::model::{Role, Scope};
+use flagcast::outbound;
+use flagcast::probe::{self, Form, Listen, UsageError};
 use flagcast::store::Store;
 use tracing_subscriber::EnvFilter;
 
-use cli::{Cli, Command, ConfigArgs, ServeArgs, TokenArgs, TokenCommand};
+use cli::{Cli, Command, ConfigArgs, ListenArgs, ServeArgs, TokenArgs, TokenCommand};
 
 /// Usage or configuration error (`EX_USAGE` of sysexits).
 const EXIT_USAGE: u8 = 64;
@@ -32,39 +34,43 @@ fn main() -> ExitCode {
         }
     };
     match run(cli) {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(code) => code,
         Err(error) => {
             eprintln!("flagcast: {error:#}");
-            let usage = error.is::<ConfigError>();
+            let usage = error.is::<ConfigError>() || error.is::<UsageError>();
             ExitCode::from(if usage { EXIT_USAGE } else { 1 })
         }
     }
 }
 
-fn run(cli: Cli) -> anyhow::Result<()> {
+fn run(cli: Cli) -> anyhow::Result<ExitCode> {
     let load = || Loaded::load(cli.config.as_deref(), std::env::vars());
     match cli.command.unwrap_or(Command::Serve(ServeArgs::default())) {
         Command::Serve(args) => {
             let settings = load()?.settings;
             start_logging(&settings);
-            block_on(async { App::build(settings, !args.no_demo).await?.run().await })
+            block_on(async { App::build(settings, !args.no_demo).await?.run().await })?;
         }
         Command::Config(args) => {
             print_config(&args, load)?;
-            Ok(())
         }
         Command::Token(TokenArgs { command: TokenCommand::Create(args) }) => {
             let settings = load()?.settings;
-            block_on(print_new_token(&settings, args))
+            block_on(print_new_token(&settings, args))?;
         }
         Command::Healthcheck => {
             let settings = load()?.settings;
-            block_on(check_health(&settings))
+            block_on(check_health(&settings))?;
+        }
+        Command::Listen(args) => {
+            let is_good = block_on(probe::listen(listen(args)?))?;
+            return Ok(ExitCode::from(u8::from(!is_good)));
         }
     }
+    Ok(ExitCode::SUCCESS)
 }
 
-fn block_on<F: Future<Output = anyhow::Result<()>>>(work: F) -> anyhow::Result<()> {
+fn block_on<T>(work: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<T> {
     tokio::runtime::Builder::new_multi_thread().enable_all().build()?.block_on(work)
 }
 
@@ -121,11 +127,27 @@ async fn print_new_token(settings: &Settings, args: cli::NewTokenArgs) -> anyhow
     Ok(())
 }
 
+/// The settings of the gateway have no say here: this command is a client.
+fn listen(args: ListenArgs) -> Result<Listen, UsageError> {
+    let authority = args.ca.map(|path| {
+        std::fs::read(&path).map_err(|error| {
+            let path = path.display();
+            UsageError::new(format!("--ca must name a file that can be read; {path}: {error}"))
+        })
+    });
+    let mut options = probe::Options { no_proxy: args.no_proxy, ..probe::Options::default() };
+    options.authority = authority.transpose()?;
+    for (name, value) in args.headers {
+        options.headers.append(name, value);
+    }
+    let form = if args.json { Form::Json } else { Form::Text };
+    Ok(Listen { url: args.url, lasting: args.lasting, form, options })
+}
+
 async fn check_health(settings: &Settings) -> anyhow::Result<()> {
     let listen =
         settings.server.ops_listen.replace("0.0.0.0", "127.0.0.1").replace("[::]", "[::1]");
-    let client =
-        flagcast::outbound::plain_client().timeout(HEALTHCHECK_TIMEOUT).no_proxy().build()?;
+    let client = outbound::plain_client().timeout(HEALTHCHECK_TIMEOUT).no_proxy().build()?;
     let answer = client.get(format!("http://{listen}/readyz")).send().await?;
     anyhow::ensure!(answer.status().is_success(), "not ready: {}", answer.text().await?.trim());
     Ok(())

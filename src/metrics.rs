@@ -24,6 +24,10 @@ const PING_BOUNDS: [f64; 12] =
 const FAN_OUT_BOUNDS: [f64; 12] =
     [0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0, 30.0];
 
+/// Bounds of the time from commit to a client behind everything: from a moment to a reconnect.
+const ARRIVAL_BOUNDS: [f64; 12] =
+    [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0];
+
 /// Bounds of a shard's turn: one slice of pings and one of timers should take a few milliseconds.
 const TURN_BOUNDS: [f64; 9] = [0.000_1, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.1, 1.0];
 
@@ -210,6 +214,77 @@ impl PurgeMetrics {
     }
 }
 
+/// What the canary measures.
+#[derive(Clone, Debug)]
+pub struct CanaryMetrics {
+    /// From the commit of a change to its ping, at our own public URL.
+    pub arrival: Histogram,
+    /// From the commit of a change to its flags there.
+    pub refetch: Histogram,
+    /// Changes that did not arrive.
+    pub missed: Counter,
+    /// Reads that were answered with older flags than asked for.
+    pub stale: Counter,
+    /// Reads that failed.
+    pub read_failures: Counter,
+    open: Gauge,
+    ends: [Counter; CanaryEnd::ALL.len()],
+}
+
+/// How a stream of the canary ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CanaryEnd {
+    /// Cleanly, as they all do.
+    Planned,
+    /// Within a second: a cache hands out a recording.
+    Replayed,
+    /// Broken off: a restart, or a hop that cuts.
+    Cut,
+    /// Nothing came, not even heartbeats.
+    Silent,
+    /// There was none.
+    Refused,
+}
+
+impl CanaryEnd {
+    /// Every end, in the order of their numbers.
+    const ALL: [Self; 5] = [Self::Planned, Self::Replayed, Self::Cut, Self::Silent, Self::Refused];
+
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::Planned => "planned",
+            Self::Replayed => "replayed",
+            Self::Cut => "cut",
+            Self::Silent => "silent",
+            Self::Refused => "refused",
+        }
+    }
+}
+
+/// An open stream of the canary. Dropping it counts it no more.
+#[derive(Debug)]
+pub struct CanaryStream(Gauge);
+
+impl Drop for CanaryStream {
+    fn drop(&mut self) {
+        self.0.decrement(1.0);
+    }
+}
+
+impl CanaryMetrics {
+    /// Counts a stream while it is open.
+    #[must_use]
+    pub fn open(&self) -> CanaryStream {
+        self.open.increment(1.0);
+        CanaryStream(self.open.clone())
+    }
+
+    /// Counts the end of a stream.
+    pub fn ended(&self, end: CanaryEnd) {
+        self.ends[end as usize].increment(1);
+    }
+}
+
 /// What the evaluation counter measures.
 #[derive(Clone, Debug)]
 pub struct AnalyticsMetrics {
@@ -263,6 +338,8 @@ impl Metrics {
         let builder = bounds(builder, "flagcast_fan_out_seconds", &FAN_OUT_BOUNDS);
         let builder = bounds(builder, "flagcast_shard_turn_seconds", &TURN_BOUNDS);
         let builder = bounds(builder, "flagcast_purge_duration_seconds", &PING_BOUNDS);
+        let builder = bounds(builder, "flagcast_canary_arrival_seconds", &ARRIVAL_BOUNDS);
+        let builder = bounds(builder, "flagcast_canary_refetch_seconds", &ARRIVAL_BOUNDS);
         let recorder = builder.build_recorder();
         let handle = recorder.handle();
         let metrics = Self { inner: Arc::new(Inner { recorder, handle }) };
@@ -367,6 +444,24 @@ impl Metrics {
         PurgeMetrics { durations }
     }
 
+    /// Handles for the canary.
+    #[must_use]
+    pub fn canary(&self) -> CanaryMetrics {
+        let ends = CanaryEnd::ALL.map(|end| {
+            let end = [("end", end.as_str().to_owned())];
+            self.counter("flagcast_canary_stream_ends_total", &end)
+        });
+        CanaryMetrics {
+            arrival: self.histogram("flagcast_canary_arrival_seconds", &[]),
+            refetch: self.histogram("flagcast_canary_refetch_seconds", &[]),
+            missed: self.counter("flagcast_canary_missed_total", &[]),
+            stale: self.counter("flagcast_canary_stale_total", &[]),
+            read_failures: self.counter("flagcast_canary_read_failures_total", &[]),
+            open: self.gauge("flagcast_canary_streams_open", &[]),
+            ends,
+        }
+    }
+
     /// Handles for the evaluation counter.
     #[must_use]
     pub fn analytics(&self) -> AnalyticsMetrics {
@@ -459,7 +554,7 @@ impl StreamMetrics {
     }
 }
 
-const COUNTERS: [(&str, Option<Unit>, &str); 18] = [
+const COUNTERS: [(&str, Option<Unit>, &str); 22] = [
     ("flagcast_pings_total", None, "Changes told to the subscribers of an environment."),
     ("flagcast_echoes_total", None, "Second pings of a change."),
     ("flagcast_ping_frames_total", None, "Ping frames handed to connections."),
@@ -472,6 +567,10 @@ const COUNTERS: [(&str, Option<Unit>, &str); 18] = [
     ("flagcast_flagset_builds_total", None, "Flag sets rendered."),
     ("flagcast_flagset_evictions_total", None, "Flag sets dropped to save memory."),
     ("flagcast_change_feed_errors_total", None, "Reads of the change feed that failed."),
+    ("flagcast_canary_missed_total", None, "Changes that did not reach our own public URL."),
+    ("flagcast_canary_stale_total", None, "Reads there that were older than asked for."),
+    ("flagcast_canary_read_failures_total", None, "Reads there that failed."),
+    ("flagcast_canary_stream_ends_total", None, "Streams of the canary that ended, by how."),
     ("flagcast_evaluations_total", None, "Flag evaluations that SDKs reported."),
     ("flagcast_evaluations_dropped_total", None, "Reported evaluations that were not kept."),
     ("flagcast_connections_total", None, "Connections accepted."),
@@ -480,25 +579,32 @@ const COUNTERS: [(&str, Option<Unit>, &str); 18] = [
     ("flagcast_logins_refused_total", None, "Requests with a missing or wrong token."),
 ];
 
-const GAUGES: [(&str, Option<Unit>, &str); 9] = [
+const GAUGES: [(&str, Option<Unit>, &str); 10] = [
     ("flagcast_streams_open", None, "Event streams open now."),
     ("flagcast_frames_unfinished", None, "Streams whose client has not taken a whole frame yet."),
     ("flagcast_connections_open", None, "Connections open now."),
     ("flagcast_accept_queue", None, "Connections that wait in the kernel to be accepted."),
     ("flagcast_open_files_limit", None, "Files and connections that the process may open."),
     ("flagcast_flagset_bytes", Some(Unit::Bytes), "Memory held by rendered flag sets."),
+    ("flagcast_canary_streams_open", None, "Streams that the canary has open."),
     ("flagcast_reads_waiting", None, "Reads that wait for a revision that is not here yet."),
     ("flagcast_change_feed_lag_seconds", Some(Unit::Seconds), "Age of the oldest untold change."),
     ("flagcast_build_info", None, "Always 1; the labels tell the version."),
 ];
 
-const HISTOGRAMS: [(&str, Option<Unit>, &str); 5] = [
+const HISTOGRAMS: [(&str, Option<Unit>, &str); 7] = [
     ("flagcast_change_to_ping_seconds", Some(Unit::Seconds), "From commit to ping."),
     (
         "flagcast_fan_out_seconds",
         Some(Unit::Seconds),
         "From commit until the ping is written to the last socket of every shard.",
     ),
+    (
+        "flagcast_canary_arrival_seconds",
+        Some(Unit::Seconds),
+        "From commit to the ping at our own public URL, through whatever is in front.",
+    ),
+    ("flagcast_canary_refetch_seconds", Some(Unit::Seconds), "From commit to the new flags there."),
     (
         "flagcast_purge_duration_seconds",
         Some(Unit::Seconds),

@@ -3,10 +3,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::cdn::Purger;
+use crate::cdn::{Flip, Flips, Purger};
 use crate::config;
 use crate::flagset::{Directory, FlagSets, Known};
-use crate::model::{EnvironmentId, EnvironmentKind, Stamp};
+use crate::model::{ClientKey, EnvironmentId, EnvironmentKind, Stamp};
 use crate::store::{Store, StoreError, now_micros};
 use crate::stream::{Change, Hub, Ping, PingFacts, PingStyle};
 
@@ -36,6 +36,8 @@ pub struct Told {
     pub hub: Hub,
     /// Makes caches forget; nothing when there is nothing to forget.
     pub purger: Option<Purger>,
+    /// Where the canary learns of changes.
+    pub flips: Flips,
     /// How a ping looks.
     pub pings: Pings,
 }
@@ -94,6 +96,15 @@ impl Pings {
     }
 }
 
+/// The environments that changed last, newest first, as far as their flags are here.
+pub async fn changed_last(store: &Store, count: usize) -> Result<Vec<ClientKey>, StoreError> {
+    let mut all: Vec<_> =
+        store.directory().await?.into_iter().map(|entry| entry.environment).collect();
+    all.retain(|environment| environment.kind == EnvironmentKind::Stored);
+    all.sort_by_key(|environment| std::cmp::Reverse(environment.stamp.updated_at));
+    Ok(all.into_iter().take(count).map(|environment| environment.client_key).collect())
+}
+
 impl Told {
     /// Brings what is served up to date. Answers with what is to be told to those who listen.
     pub(super) async fn serve(
@@ -137,6 +148,10 @@ impl Told {
         let since_commit = since(*committed_at);
         let change = Change { committed_at: *committed_at, since_commit, urgent: *urgent };
         let pinged = self.hub.publish(*id, ping, &change);
+        if pinged && known.kind == EnvironmentKind::Stored {
+            let (client_key, revision) = (known.client_key.clone(), stamp.revision);
+            self.flips.tell(Flip { client_key, revision, since_commit: since(*committed_at) });
+        }
         if *is_new {
             self.hub.welcome();
         }

@@ -4,6 +4,8 @@
 //! Nothing here is needed for freshness. Pings name a URL that no cache has seen before, and streams
 //! are never purged. A purge is for those who read without a revision.
 
+mod canary;
 mod purge;
 
+pub use canary::{Canary, Flip, Flips};
 pub use purge::Purger;

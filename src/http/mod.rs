@@ -2,11 +2,12 @@
 //!
 //! [`serve`] drives connections; [`Front`] takes their requests; `router` is the table of all routes; `errors` is the only place
 //! that turns a failure into a status. One file or folder per door: `sdk` (our reads), `flagsmith`
-//! (Flagsmith's reads), `sse` (streams), `admin` (management), `dashboard` (the page), `ops`
+//! (Flagsmith's reads), `client` (the browser client), `sse` (streams), `admin` (management), `dashboard` (the page), `ops`
 //! (operators).
 
 pub mod admin;
 mod backlog;
+mod client;
 mod connection;
 mod cors;
 mod dashboard;

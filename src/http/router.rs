@@ -13,7 +13,7 @@ use super::cors::open_to_browsers;
 use super::errors::Problem;
 use super::front::{Front, Straight, record};
 use super::request::BodyLimits;
-use super::{Admin, Flagsmith, Ops, Sdk, Sse, admin, dashboard, flagsmith, ops, sdk, sse};
+use super::{Admin, Flagsmith, Ops, Sdk, Sse, admin, client, dashboard, flagsmith, ops, sdk, sse};
 use crate::metrics::{Metrics, RequestMetrics};
 
 /// The read of our own clients.
@@ -51,7 +51,10 @@ pub fn public_front(doors: Doors, metrics: &Metrics, limits: BodyLimits) -> Fron
         metrics: requests.clone(),
     };
     // Called by SDKs and browsers anywhere.
-    let sdk = Router::new().route(SDK_FLAGS_ROUTE, get(sdk::flags)).with_state(doors.sdk);
+    let sdk = Router::new()
+        .route(SDK_FLAGS_ROUTE, get(sdk::flags))
+        .with_state(doors.sdk)
+        .route("/client.js", get(client::client));
     // Called by unmodified Flagsmith SDKs; Edge Proxy leaves the last slash out.
     let flagsmith = Router::new()
         .route(FLAGSMITH_FLAGS_ROUTE, get(flagsmith::flags))

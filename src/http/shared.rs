@@ -1,7 +1,6 @@
 //! Answers with a shared body: encoding, validators and cache headers, without copying a byte.
 
 use axum::response::Response;
-use bytes::Bytes;
 use http::header::{
     ACCEPT_ENCODING, CACHE_CONTROL, CONTENT_ENCODING, CONTENT_TYPE, ETAG, IF_NONE_MATCH, VARY,
 };
@@ -51,33 +50,38 @@ pub(super) fn respond(
     if keeping.is_purged {
         headers.insert(SURROGATE_KEY, set.surrogate_key.clone());
     }
-    let (status, bytes) = if holds(request, &set.etag) {
-        (StatusCode::NOT_MODIFIED, Bytes::new())
-    } else {
-        let wanted = request
-            .get(ACCEPT_ENCODING)
-            .and_then(|accept| accept.to_str().ok())
-            .map_or(Encoding::Identity, Encoding::negotiate);
-        let (bytes, encoding) = body.encoded(wanted);
-        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
-        let named = match encoding {
-            Encoding::Identity => None,
-            Encoding::Gzip => Some("gzip"),
-            Encoding::Brotli => Some("br"),
-        };
-        if let Some(name) = named {
-            headers.insert(CONTENT_ENCODING, HeaderValue::from_static(name));
-        }
-        (StatusCode::OK, bytes)
+    if holds(request, &set.etag) {
+        let mut response = Response::new(axum::body::Body::empty());
+        *response.status_mut() = StatusCode::NOT_MODIFIED;
+        *response.headers_mut() = headers;
+        return response;
+    }
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    encoded(request, body, headers)
+}
+
+/// Answers with `headers` and a body in the best encoding that the client accepts.
+pub(super) fn encoded(request: &HeaderMap, body: &Body, mut headers: HeaderMap) -> Response {
+    let wanted = request
+        .get(ACCEPT_ENCODING)
+        .and_then(|accept| accept.to_str().ok())
+        .map_or(Encoding::Identity, Encoding::negotiate);
+    let (bytes, encoding) = body.encoded(wanted);
+    let named = match encoding {
+        Encoding::Identity => None,
+        Encoding::Gzip => Some("gzip"),
+        Encoding::Brotli => Some("br"),
     };
+    if let Some(name) = named {
+        headers.insert(CONTENT_ENCODING, HeaderValue::from_static(name));
+    }
     let mut response = Response::new(axum::body::Body::from(bytes));
-    *response.status_mut() = status;
     *response.headers_mut() = headers;
     response
 }
 
 /// Whether `If-None-Match` names the tag. Compared weakly, as RFC 9110 says; a list and `*` count.
-fn holds(request: &HeaderMap, etag: &HeaderValue) -> bool {
+pub(super) fn holds(request: &HeaderMap, etag: &HeaderValue) -> bool {
     fn opaque(tag: &str) -> &str {
         let tag = tag.trim();
         tag.strip_prefix("W/").unwrap_or(tag).trim_matches('"')

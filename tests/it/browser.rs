@@ -2,52 +2,26 @@
 //!
 //! The pictures of a run are in `target/tmp/`, to be looked at.
 
-use std::process::Command;
-
 use serde_json::{Value, json};
 
-use crate::harness::process::Process;
-use crate::harness::{ADMIN_TOKEN, Gateway, eventually};
+use crate::harness::chromium::Chromium;
+use crate::harness::{ADMIN_TOKEN, Gateway};
 
-const SCRIPT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/sdk/page.js");
 const PICTURES: &str = env!("CARGO_TARGET_TMPDIR");
 
 const FIRST: &str = "first";
 const SECOND: &str = "second";
 
 /// A Chromium with several windows.
-struct Browser {
-    process: Process,
-    commands: usize,
-}
+struct Browser(Chromium);
 
 impl Browser {
     async fn start() -> Self {
-        let mut command = Command::new("node");
-        command.arg(SCRIPT);
-        let browser = Self { process: Process::spawn("browser", command), commands: 0 };
-        browser.reports("ready", 1).await;
-        browser
-    }
-
-    /// Waits until `count` lines with this `event` were printed.
-    async fn reports(&self, event: &str, count: usize) {
-        let what = format!("the browser reports {event:?}");
-        eventually(&what, async || {
-            let lines: Vec<Value> = self.process.stdout.json().collect();
-            let failed = lines.iter().find(|line| line["event"] == "failed");
-            assert!(failed.is_none(), "{}", failed.unwrap()["message"].as_str().unwrap());
-            assert!(!self.process.has_ended(), "the browser has ended");
-            let found = lines.iter().filter(|line| line["event"] == event).count();
-            (found >= count).then_some(())
-        })
-        .await;
+        Self(Chromium::start("page.js").await)
     }
 
     async fn obey(&mut self, command: &Value) {
-        self.process.tell(&command.to_string());
-        self.commands += 1;
-        self.reports("done", self.commands).await;
+        self.0.obey(command).await;
     }
 
     async fn open(&mut self, window: &str, url: &str) {
@@ -84,9 +58,7 @@ impl Browser {
 
     /// What a page must not do: errors in the console, requests to other hosts.
     fn complaints(&self) -> Vec<Value> {
-        let is_complaint =
-            |line: &Value| line["event"] == "page_error" || line["event"] == "foreign_request";
-        self.process.stdout.json().filter(is_complaint).collect()
+        self.0.lines("page_error").chain(self.0.lines("foreign_request")).collect()
     }
 }
 

@@ -2,16 +2,26 @@
 //!
 //! The parts beside this file are the other hands of a test: the management API (`admin`), a
 //! subscriber (`stream`), a connection as bytes (`wire`), the published clients (`client`), a
-//! network that can be broken (`proxy`), and TLS (`secure`). Nothing here sleeps for luck: every wait has a condition
+//! browser (`chromium`), a network that can be broken (`proxy`), hops that play a part (`script`) or
+//! are real (`nginx`), and TLS (`secure`). Nothing here sleeps for luck: every wait has a condition
 //! and a deadline.
 
 pub(crate) mod admin;
+pub(crate) mod chromium;
 pub(crate) mod client;
+pub(crate) mod crowd;
+pub(crate) mod daemon;
+pub(crate) mod fake;
+pub(crate) mod ledger;
+pub(crate) mod nginx;
 pub(crate) mod process;
 pub(crate) mod proxy;
 pub(crate) mod purged;
+pub(crate) mod raw;
+pub(crate) mod script;
 pub(crate) mod secure;
 pub(crate) mod stream;
+pub(crate) mod varnish;
 pub(crate) mod wire;
 
 use std::collections::BTreeMap;

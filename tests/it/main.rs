@@ -8,17 +8,24 @@
 #![allow(clippy::disallowed_methods, reason = "tasks of a test end with its runtime")]
 
 mod abuse;
+mod alerts;
 mod browser;
+mod browser_client;
 mod cached;
+mod canary;
+mod cdn;
 mod command_line;
 mod connections;
 mod crowds;
 mod departures;
+mod fastly;
 mod faults;
 mod first_minute;
 mod harness;
+mod listen;
 mod management;
 mod pace;
+mod proxies;
 mod purge;
 mod push_only;
 mod reads;
@@ -26,6 +33,7 @@ mod scenarios;
 mod sdk_js;
 mod sdk_python;
 mod shutdown;
+mod squid;
 mod store_away;
 mod streams;
 mod tls;

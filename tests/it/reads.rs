@@ -80,6 +80,29 @@ async fn our_flags_are_pinned_or_revalidated() {
 }
 
 /// A revision that does not exist yet must never be kept under its name.
+/// A page anywhere loads the client from the gateway, small and without asking each time.
+#[tokio::test]
+async fn the_browser_client_is_served_to_pages_anywhere() {
+    let gateway = Gateway::builder().start().await;
+    let url = gateway.url("/client.js");
+    let plain = http().get(&url).send().await.unwrap();
+    assert_eq!(plain.status(), StatusCode::OK);
+    assert_eq!(plain.headers()["content-type"], "text/javascript; charset=utf-8");
+    assert_eq!(plain.headers()["cache-control"], "public, max-age=300");
+    assert_eq!(plain.headers()["vary"], "accept-encoding");
+    assert_eq!(plain.headers()["access-control-allow-origin"], "*");
+    let etag = plain.headers()["etag"].clone();
+    assert!(plain.text().await.unwrap().contains("export function flagcast("));
+    for encoding in ["gzip", "br"] {
+        let packed = http().get(&url).header("accept-encoding", encoding).send().await.unwrap();
+        assert_eq!(packed.headers()["content-encoding"], encoding);
+        let length = packed.bytes().await.unwrap().len();
+        assert!(length < 3072, "{length} bytes of {encoding}");
+    }
+    let held = http().get(&url).header("if-none-match", etag).send().await.unwrap();
+    assert_eq!(held.status(), StatusCode::NOT_MODIFIED);
+}
+
 #[tokio::test]
 async fn a_revision_of_the_future_is_not_found_for_a_second() {
     let (gateway, environment) = shop().await;

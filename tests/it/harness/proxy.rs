@@ -1,7 +1,7 @@
 //! A network between clients and the gateway that a test can break.
 //!
-//! It passes HTTP/1.1 on byte by byte, notes every request, and can cut all connections, turn new
-//! ones away, and hold answers back. The gateway does not know that it is there.
+//! It passes HTTP/1.1 on byte by byte, keeps a ledger of requests and streams, and can cut all
+//! connections, turn new ones away, and hold answers back. The gateway does not know that it is there.
 
 use std::io;
 use std::net::SocketAddr;
@@ -16,6 +16,7 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 use super::eventually;
+use super::ledger::{Ledger, Passing};
 
 /// A running proxy. Dropping it cuts everything that goes through it.
 pub(crate) struct Proxy {
@@ -26,7 +27,7 @@ pub(crate) struct Proxy {
 
 /// What all connections of a proxy share.
 struct Network {
-    upstream: SocketAddr,
+    upstream: Mutex<SocketAddr>,
     /// Changes when all connections are to be cut.
     cuts: watch::Sender<u32>,
     is_refusing: AtomicBool,
@@ -35,8 +36,14 @@ struct Network {
     /// The answers that were held so far, counted when the gateway has given them.
     held: AtomicUsize,
     connections: AtomicUsize,
-    /// First lines of all requests, such as `GET /api/v1/flags/ HTTP/1.1`.
-    requests: Mutex<Vec<String>>,
+    ledger: Arc<Ledger>,
+}
+
+/// What both directions of a connection know of the request that is being answered.
+#[derive(Default)]
+struct Exchange {
+    delay: Mutex<Duration>,
+    stream: Mutex<Option<Passing>>,
 }
 
 impl Proxy {
@@ -45,13 +52,13 @@ impl Proxy {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let network = Arc::new(Network {
-            upstream,
+            upstream: Mutex::new(upstream),
             cuts: watch::Sender::new(0),
             is_refusing: AtomicBool::new(false),
             slow: Mutex::new(None),
             held: AtomicUsize::new(0),
             connections: AtomicUsize::new(0),
-            requests: Mutex::new(Vec::new()),
+            ledger: Arc::default(),
         });
         let accepting = tokio::spawn(accept(listener, Arc::clone(&network)));
         Self { address, network, accepting }
@@ -60,6 +67,11 @@ impl Proxy {
     /// Where clients connect.
     pub(crate) fn address(&self) -> SocketAddr {
         self.address
+    }
+
+    /// Leads connections that are made from now on to `upstream`.
+    pub(crate) fn lead_to(&self, upstream: SocketAddr) {
+        *self.network.upstream.lock().unwrap() = upstream;
     }
 
     /// Cuts every connection and turns new ones away.
@@ -92,8 +104,12 @@ impl Proxy {
 
     /// How many requests have begun with `prefix` so far.
     pub(crate) fn requests(&self, prefix: &str) -> usize {
-        let requests = self.network.requests.lock().unwrap();
-        requests.iter().filter(|line| line.starts_with(prefix)).count()
+        self.network.ledger.requests(prefix).len()
+    }
+
+    /// What has gone through so far.
+    pub(crate) fn ledger(&self) -> &Ledger {
+        &self.network.ledger
     }
 }
 
@@ -122,15 +138,16 @@ async fn accept(listener: TcpListener, network: Arc<Network>) {
 }
 
 async fn relay(client: TcpStream, network: &Network) -> io::Result<()> {
-    let upstream = TcpStream::connect(network.upstream).await?;
+    let address = *network.upstream.lock().unwrap();
+    let upstream = TcpStream::connect(address).await?;
     client.set_nodelay(true)?;
     upstream.set_nodelay(true)?;
     let (from_client, to_client) = client.into_split();
     let (from_upstream, to_upstream) = upstream.into_split();
-    let delay = Mutex::new(Duration::ZERO);
+    let exchange = Exchange::default();
     tokio::select! {
-        ended = pass_requests(from_client, to_upstream, network, &delay) => ended,
-        ended = pass_answers(from_upstream, to_client, network, &delay) => ended,
+        ended = pass_requests(from_client, to_upstream, network, &exchange) => ended,
+        ended = pass_answers(from_upstream, to_client, network, &exchange) => ended,
     }
 }
 
@@ -139,7 +156,7 @@ async fn pass_requests(
     from: OwnedReadHalf,
     mut to: OwnedWriteHalf,
     network: &Network,
-    delay: &Mutex<Duration>,
+    exchange: &Exchange,
 ) -> io::Result<()> {
     let mut from = BufReader::new(from);
     loop {
@@ -147,7 +164,8 @@ async fn pass_requests(
         if head.is_empty() {
             return Ok(());
         }
-        *delay.lock().unwrap() = network.note(&head);
+        *exchange.delay.lock().unwrap() = network.delay_of(&head);
+        *exchange.stream.lock().unwrap() = network.ledger.note(&head);
         to.write_all(head.as_bytes()).await?;
         let mut body = (&mut from).take(content_length(&head));
         tokio::io::copy(&mut body, &mut to).await?;
@@ -158,7 +176,7 @@ async fn pass_answers(
     mut from: OwnedReadHalf,
     mut to: OwnedWriteHalf,
     network: &Network,
-    delay: &Mutex<Duration>,
+    exchange: &Exchange,
 ) -> io::Result<()> {
     let mut buffer = vec![0; 64 * 1024];
     loop {
@@ -166,23 +184,22 @@ async fn pass_answers(
         if length == 0 {
             return to.shutdown().await;
         }
-        let delay = std::mem::take(&mut *delay.lock().unwrap());
+        let delay = std::mem::take(&mut *exchange.delay.lock().unwrap());
         if !delay.is_zero() {
             network.held.fetch_add(1, Ordering::SeqCst);
             tokio::time::sleep(delay).await;
         }
         to.write_all(&buffer[..length]).await?;
+        exchange.stream.lock().unwrap().take_if(|stream| stream.finishes_with(&buffer[..length]));
     }
 }
 
 impl Network {
-    /// Notes a request and returns how long its answer is to be held.
-    fn note(&self, head: &str) -> Duration {
-        let line = head.lines().next().unwrap_or_default().to_owned();
-        let slow = self.slow.lock().unwrap().clone();
-        let delay = slow.filter(|(prefix, _)| line.starts_with(prefix.as_str()));
-        self.requests.lock().unwrap().push(line);
-        delay.map_or(Duration::ZERO, |(_, delay)| delay)
+    /// How long the answer to a request is to be held.
+    fn delay_of(&self, head: &str) -> Duration {
+        let slow = self.slow.lock().unwrap();
+        let slow = slow.as_ref().filter(|(prefix, _)| head.starts_with(prefix.as_str()));
+        slow.map_or(Duration::ZERO, |(_, delay)| *delay)
     }
 }
 

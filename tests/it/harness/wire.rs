@@ -143,6 +143,18 @@ impl Wire {
         while self.chunk().await.is_some() {}
     }
 
+    /// Reads to the end of the stream and tells whether that is clean; the other way is being cut.
+    pub(crate) async fn ends_cleanly(&mut self) -> bool {
+        while !self.unread.ends_with(b"0\r\n\r\n") {
+            let read = self.socket.read_buf(&mut self.unread);
+            let read = timeout(SOON, read).await.expect("the stream goes on or ends");
+            if read.map_or(true, |length| length == 0) {
+                return false;
+            }
+        }
+        true
+    }
+
     /// Reads up to and with `pattern`; for answers without chunks.
     pub(crate) async fn until(&mut self, pattern: &str) -> String {
         let at = self.find(pattern.as_bytes()).await;
