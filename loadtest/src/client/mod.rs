@@ -2,6 +2,7 @@
 //! single requests, and `wrk` for full load.
 
 mod dice;
+mod fetcher;
 mod followers;
 mod http;
 mod refetch;

@@ -74,6 +74,15 @@ enum Tier {
     Edge,
 }
 
+impl Daemon {
+    /// What the program says of itself: its first line, which it writes to its log.
+    pub(crate) fn version(&self) -> Option<String> {
+        let output = Command::new(&self.program).arg("-V").output().ok()?;
+        let text = String::from_utf8_lossy(&output.stderr).into_owned();
+        Some(text.lines().next()?.trim().to_owned())
+    }
+}
+
 impl Way {
     pub(crate) fn name(self) -> &'static str {
         match self {

@@ -5,6 +5,8 @@
 //! end of the streams that a cache shares; then the gateway is killed and started again. A time is from
 //! the commit of a change until a client had read the new flags to their last byte.
 
+mod figures;
+
 use std::path::PathBuf;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
@@ -12,15 +14,15 @@ use std::time::{Duration, Instant};
 use anyhow::ensure;
 use serde_json::{Value as Json, json};
 
+use self::figures::{METRICS, print, summarize, time_figures};
 use super::bench::SETTLE;
 use super::fanout::check_descriptors;
 use super::refetch::flags_path;
-use super::times::{Known, known, undisturbed};
+use super::times::known;
 use crate::client::{Followed, Followers, Progress, Stamping, attend};
 use crate::machine::{Watch, cpu_time, memory, now, wait_until_quiet};
 use crate::output::{
-    Column, Figures, Metric, column_faults, columns_json, columns_table, count, machine, median,
-    milliseconds, print_noise, quantile, real,
+    Column, Figures, column_faults, columns_json, count, machine, milliseconds, quantile, real,
 };
 use crate::servers::{Caches, Daemon, Flips, Meter, Reading, Setup, Subject as _, Way};
 
@@ -44,44 +46,6 @@ const READS: (&str, &str) = (
 const STREAMS_OPENED: (&str, &str) = ("flagcast_streams_opened_total", "");
 const CONNECTS: (&str, &str) = ("flagcast_connections_total", "listener=\"public\"");
 
-const METRICS: [Metric; 32] = [
-    Metric::new("connections", "connections to the gateway, most at a time", 0).with_ratio(),
-    Metric::new("streams", "streams at the gateway, most at a time", 0).with_ratio(),
-    Metric::new("connects", "connections made to the gateway meanwhile", 0),
-    Metric::new("streams_opened", "streams opened at the gateway meanwhile", 0),
-    Metric::new("requests", "reads at the gateway, per change", 2).with_ratio(),
-    Metric::new("reads", "reads by clients, per change", 0),
-    Metric::new("ping_p50_ms", "commit to ping at the client, p50, ms", 1).with_ratio(),
-    Metric::new("ping_p99_ms", "commit to ping at the client, p99, ms", 1).with_ratio(),
-    Metric::new("p50_ms", "commit to new flags at the client, p50, ms", 1).with_ratio(),
-    Metric::new("p99_ms", "commit to new flags at the client, p99, ms", 1).with_ratio(),
-    Metric::new("max_ms", "commit to new flags at the client, longest, ms", 1).with_ratio(),
-    Metric::new("open_p99_ms", "… of changes that met no end of streams, p99, ms", 1).with_ratio(),
-    Metric::new("open_max_ms", "… of changes that met no end of streams, longest, ms", 1)
-        .with_ratio(),
-    Metric::new("all_ms", "commit until all have them, median change, ms", 1).with_ratio(),
-    Metric::new("gateway_cpu_ms", "CPU of the gateway per change, ms", 2).with_ratio(),
-    Metric::new("cache_cpu_us", "CPU of Varnish per change and client, µs", 1),
-    Metric::new("gateway_mib", "memory of the gateway (PSS), MiB", 1).with_ratio(),
-    Metric::new("cache_mib", "memory of Varnish (PSS), MiB", 0),
-    Metric::new("cache_kb", "memory of Varnish per client, kB", 0),
-    Metric::new("threads", "threads of Varnish", 0),
-    Metric::new("queued", "requests that waited for a thread of Varnish", 0),
-    Metric::new("ended", "streams of clients that ended meanwhile", 0),
-    Metric::new("gap_p50_ms", "a client without a stream then, p50, ms", 0),
-    Metric::new("gap_max_ms", "a client without a stream then, longest, ms", 0),
-    Metric::new("down_ms", "gateway killed: until it listened again, ms", 0),
-    Metric::new("crash_all_ms", "gateway killed: until all had the newest flags, ms", 0)
-        .with_ratio(),
-    Metric::new("crash_streams", "gateway killed: streams opened at it until then", 0),
-    Metric::new("crash_reads", "gateway killed: reads at it until then", 0),
-    Metric::new("dropped", "connections that Varnish dropped for want of a thread", 0)
-        .that_is_a_fault(),
-    Metric::new("immediate", "streams that ended within a second", 0).that_is_a_fault(),
-    Metric::new("stale", "flags older than asked for", 0).that_is_a_fault(),
-    Metric::new("missed", "changes missed, of all clients", 0).that_is_a_fault(),
-];
-
 /// What to measure.
 #[derive(Clone, Debug)]
 pub(crate) struct Plan {
@@ -104,19 +68,21 @@ pub(crate) fn run(plan: &Plan) -> anyhow::Result<Json> {
         check_descriptors(2 * clients)?;
     }
     let _stamping = Stamping::keep_on()?;
-    let (mut steps, mut faults) = (Vec::new(), Vec::new());
+    let (mut steps, mut shown, mut faults) = (Vec::new(), Vec::new(), Vec::new());
     for clients in &plan.clients {
         let (columns, noisy) = step(plan, *clients)?;
         print(plan, *clients, &columns, noisy);
         faults.extend(columns.iter().flat_map(|column| column_faults(&METRICS, column)));
         let ways = columns_json(&METRICS, &columns);
         steps.push(json!({ "clients": clients, "noisy": noisy, "ways": ways }));
+        shown.push((*clients, columns));
     }
+    summarize(&shown);
     Ok(json!({
         "measurement": "cdn",
         "machine": machine(&plan.nginx),
         "changes": plan.changes, "pause_ms": plan.pause.as_millis(), "rounds": plan.rounds,
-        "settings": plan.setup.json(), "varnish_parameters": plan.varnish.parameters,
+        "settings": plan.setup.json(), "varnish": plan.varnish.version(), "varnish_parameters": plan.varnish.parameters,
         "steps": steps, "faults": faults,
     }))
 }
@@ -181,8 +147,9 @@ fn measure(plan: &Plan, way: Way, clients: usize) -> anyhow::Result<(Figures, bo
     let each = count(clients);
     let mut figures = changed.figures(&before, &after);
     let known = known(&changed.commits, clients, &followed.bodies);
-    figures.extend(time_figures(&changed, clients, &followed, &known));
+    figures.extend(time_figures(&changed.commits, clients, &followed, &known));
     figures.insert("reads", real(followed.reads.answers) / count(plan.changes));
+    figures.insert("gateway_mib", real(memory(&site.pids())?) / 1024.0 / 1024.0);
     if way != Way::Direct {
         let cpu = real(after.cache_cpu.saturating_sub(before.cache_cpu));
         let bytes = memory(&site.caches.pids())?;
@@ -308,31 +275,6 @@ impl Usage {
     }
 }
 
-/// When clients knew, and how long they were without a stream.
-fn time_figures(changed: &Changed, clients: usize, followed: &Followed, known: &Known) -> Figures {
-    let pings = super::times::known(&changed.commits, clients, &followed.pings).times;
-    let undisturbed = undisturbed(&changed.commits, &followed.gaps);
-    let open = super::times::known(&undisturbed, clients, &followed.bodies).times;
-    let mut figures = Figures::from([
-        ("ping_p50_ms", quantile(&pings, 50)),
-        ("ping_p99_ms", quantile(&pings, 99)),
-        ("p50_ms", quantile(&known.times, 50)),
-        ("p99_ms", quantile(&known.times, 99)),
-        ("max_ms", quantile(&known.times, 100)),
-        ("open_p99_ms", quantile(&open, 99)),
-        ("open_max_ms", quantile(&open, 100)),
-        ("all_ms", median(&known.lasts)),
-        ("ended", real(followed.tally.ended + followed.tally.reset)),
-    ]);
-    if !followed.gaps.is_empty() {
-        let gaps = followed.gaps.iter().map(|gap| milliseconds(gap.to - gap.from));
-        let gaps: Vec<f64> = gaps.collect();
-        figures.insert("gap_p50_ms", quantile(&gaps, 50));
-        figures.insert("gap_max_ms", quantile(&gaps, 100));
-    }
-    figures
-}
-
 /// What went wrong around a crash.
 struct Faults {
     missed: usize,
@@ -361,18 +303,4 @@ fn crash(site: &mut Site) -> anyhow::Result<(Figures, Faults)> {
     ]);
     let (stale, immediate) = (followed.reads.stale, followed.immediate);
     Ok((figures, Faults { missed: known.missed, stale, immediate }))
-}
-
-#[expect(clippy::print_stdout, reason = "this is the answer")]
-fn print(plan: &Plan, clients: usize, columns: &[Column], noisy: usize) {
-    println!("{clients} clients:");
-    print!("{}", columns_table(&METRICS, columns));
-    println!(
-        "{} changes, one each {} ms. A client has one stream and one kept connection for its reads; it comes \
-         back 0.5 to 1.5 s after its stream ended. The kernel stamps pings; flags count when they are read.",
-        plan.changes,
-        plan.pause.as_millis()
-    );
-    println!("Echoes are off (stream.echo_seconds=0).");
-    print_noise(noisy);
 }
