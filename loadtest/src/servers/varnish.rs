@@ -14,7 +14,7 @@ use tempfile::TempDir;
 use super::nginx::end;
 use crate::machine::family;
 
-/// How long a start may take: the rules are compiled, and thousands of threads started.
+/// How long a start may take: the rules are compiled.
 const START_MAX: Duration = Duration::from_secs(30);
 
 /// The rules that all tiers share.
@@ -22,6 +22,9 @@ const RULES: &str = "flagcast-rules.vcl";
 
 /// Pools of a daemon's threads: its own default.
 const POOLS: usize = 2;
+
+/// Most threads of a pool: Varnish's own default, which is raised only when it cannot do.
+const THREADS_MAX: usize = 5000;
 
 /// Threads of a pool for all that is not a client's.
 const THREADS_BESIDE: usize = 100;
@@ -35,7 +38,7 @@ pub(crate) struct Daemon {
     pub(crate) program: PathBuf,
     /// Where the shipped rules are.
     pub(crate) rules: PathBuf,
-    /// Parameters in place of ours, `name=value`.
+    /// Parameters in place of ours or Varnish's, `name=value`.
     pub(crate) parameters: Vec<String>,
 }
 
@@ -220,14 +223,11 @@ impl Drop for Varnish {
     }
 }
 
-/// A thread for each stream, and for each read that may come in the same moment. They are there from
-/// the start: who finds none while they are made is turned away beyond a short queue.
+/// A thread for each stream, and one for each read that may come in the same moment.
 fn parameters(clients: usize, given: &[String]) -> Vec<String> {
     let threads = (2 * clients).div_ceil(POOLS) + THREADS_BESIDE;
-    // The smallest number may not exceed the largest, in this order.
-    let ours = ["thread_pool_max", "thread_pool_min"];
-    let ours = ours.iter().filter(|name| !given.iter().any(|given| given.starts_with(*name)));
-    ours.map(|name| format!("{name}={threads}")).chain(given.iter().cloned()).collect()
+    let ours = format!("thread_pool_max={}", threads.max(THREADS_MAX));
+    [ours].into_iter().chain(given.iter().cloned()).collect()
 }
 
 /// Copies the shipped files, with the address of `origin` in place of the one that they name.
@@ -266,9 +266,8 @@ mod tests {
 
     #[test]
     fn a_client_may_need_two_threads() {
-        assert_eq!(parameters(5000, &[]), ["thread_pool_max=5100", "thread_pool_min=5100"]);
-        let given = ["thread_pool_min=100".to_owned(), "listen_depth=9".to_owned()];
-        let both = ["thread_pool_max=5100", "thread_pool_min=100", "listen_depth=9"];
-        assert_eq!(parameters(5000, &given), both);
+        assert_eq!(parameters(100, &[]), ["thread_pool_max=5000"]);
+        let given = ["thread_pool_min=300".to_owned()];
+        assert_eq!(parameters(9000, &given), ["thread_pool_max=9100", "thread_pool_min=300"]);
     }
 }
