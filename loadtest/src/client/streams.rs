@@ -173,6 +173,7 @@ impl Streams {
             let index = event.token().0;
             let client = &mut self.clients[index];
             let was_opening = client.is_opening();
+            let opened = self.desk.tally.opened;
             let mut outcome = Outcome::Same;
             if client.state == State::Connecting && event.is_writable() {
                 let request = &self.requests[index % self.requests.len()];
@@ -182,18 +183,15 @@ impl Streams {
             if event.is_readable() && reads && outcome != Outcome::Lost {
                 outcome = client.read(index, event.is_read_closed(), &mut self.desk)?;
             }
-            match outcome {
-                Outcome::Same => {}
-                Outcome::Opened => {
-                    self.opening -= 1;
-                    if let Some(returns) = &mut self.returns {
-                        returns.opened(index, Instant::now());
-                    }
-                }
-                Outcome::Lost => {
-                    self.opening -= usize::from(was_opening);
-                    lost.push((index, if was_opening { RETRY } else { Duration::ZERO }));
-                }
+            // It may be over again by now: a recording comes at once.
+            let opened = self.desk.tally.opened > opened;
+            if let Some(returns) = self.returns.as_mut().filter(|_| opened) {
+                returns.opened(index, Instant::now());
+            }
+            let is_lost = outcome == Outcome::Lost;
+            self.opening -= usize::from(opened || (was_opening && is_lost));
+            if is_lost {
+                lost.push((index, if was_opening { RETRY } else { Duration::ZERO }));
             }
         }
         for (index, rest) in lost {
@@ -361,5 +359,38 @@ impl Tally {
             ended: self.ended - before.ended,
             turned_away: self.turned_away - before.turned_away,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Read as _, Write as _};
+    use std::net::TcpListener;
+
+    use super::*;
+
+    #[test]
+    fn a_recording_that_comes_at_once_is_an_immediate_end() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let target =
+            Target { address: listener.local_addr().unwrap(), paths: vec!["/stream".to_owned()] };
+        let server = std::thread::spawn(move || {
+            let (mut socket, _) = listener.accept().unwrap();
+            assert!(socket.read(&mut [0; 1024]).unwrap() > 0);
+            let head = "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n";
+            let body = "3\r\n:\n\n\r\n0\r\n\r\n";
+            socket.write_all(format!("{head}{body}").as_bytes()).unwrap();
+            // The connection stays, as a cache keeps it.
+            socket
+        });
+        let mut streams = Streams::new(&target, 1).unwrap();
+        streams.come_back_calmly(1);
+        while streams.tally().ended == 0 {
+            streams.connect(1).unwrap();
+            streams.turn(Some(NAP)).unwrap();
+        }
+        assert_eq!(streams.take_returns().0, 1);
+        assert_eq!((streams.open(), streams.opening, streams.tally().opened), (0, 0, 1));
+        drop(server.join().unwrap());
     }
 }
