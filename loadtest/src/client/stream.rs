@@ -9,7 +9,7 @@ use anyhow::{Context as _, ensure};
 use mio::net::TcpStream;
 use nix::errno::Errno;
 
-use super::http::{end_of_head, status};
+use super::http::{end_of_head, header, status};
 use super::scanner::Scanner;
 use super::socket::{receive, reset_on_close};
 use super::streams::{Arrival, Tally};
@@ -68,6 +68,8 @@ pub(super) struct Stream {
     fresh: bool,
     head: Vec<u8>,
     scanner: Scanner,
+    /// Bytes of the body that are to come. A stream has no length; what a cache replays has one.
+    left: usize,
     /// The newest revision, also of earlier connections; 0 before the first.
     pub(super) newest: u64,
     /// When the newest revision came: to the socket, and to this program.
@@ -210,6 +212,8 @@ impl Stream {
                 return Ok(Outcome::Lost);
             }
             begin = end - known;
+            let length = header(&text, "content-length").and_then(|length| length.parse().ok());
+            self.left = length.unwrap_or(usize::MAX);
             self.head = Vec::new();
             self.state = State::Open;
             desk.tally.opened += 1;
@@ -220,12 +224,13 @@ impl Stream {
         let kernel = stamp.unwrap_or_default();
         let arrival = Arrival { stream: index, revision: 0, kernel, user: now(), greets: false };
         let known = tally.pings;
+        self.left = self.left.saturating_sub(length - begin);
         let ended = scanner.feed(&buffer[begin..length], |revision| {
             self.note(Arrival { revision, ..arrival }, tally, log.as_mut());
         });
         self.scanner = scanner;
         ensure!(tally.pings == known || stamp.is_some(), "the kernel did not stamp a ping");
-        if ended {
+        if ended || self.left == 0 {
             desk.tally.ended += 1;
             self.close();
             return Ok(Outcome::Lost);
