@@ -295,12 +295,14 @@ fn crash(site: &mut Site) -> anyhow::Result<(Figures, Faults)> {
     })?;
     let followed = site.take();
     let known = known(&[(change.revision, began)], site.clients, &followed.bodies);
-    let figures = Figures::from([
+    let mut figures = Figures::from([
         ("down_ms", milliseconds(down)),
-        ("crash_all_ms", quantile(&known.times, 100)),
         ("crash_streams", real(reading.sum(STREAMS_OPENED.0, STREAMS_OPENED.1))),
         ("crash_reads", real(reading.sum(READS.0, READS.1))),
     ]);
+    if known.missed == 0 {
+        figures.insert("crash_all_ms", quantile(&known.times, 100));
+    }
     let (stale, immediate) = (followed.reads.stale, followed.immediate);
     Ok((figures, Faults { missed: known.missed, stale, immediate }))
 }
