@@ -26,6 +26,9 @@ const POOLS: usize = 2;
 /// Most threads of a pool: Varnish's own default, which is raised only when it cannot do.
 const THREADS_MAX: usize = 5000;
 
+/// Most requests that wait for a thread of a pool: Varnish's own default, likewise.
+const QUEUE_MAX: usize = 20;
+
 /// Threads of a pool for all that is not a client's.
 const THREADS_BESIDE: usize = 100;
 
@@ -223,11 +226,13 @@ impl Drop for Varnish {
     }
 }
 
-/// A thread for each stream, and one for each read that may come in the same moment.
+/// A thread for each stream, and one for each read that may come in the same moment. Whoever finds none
+/// waits until one is made; with Varnish's own limit all beyond twenty would be sent away.
 fn parameters(clients: usize, given: &[String]) -> Vec<String> {
     let threads = (2 * clients).div_ceil(POOLS) + THREADS_BESIDE;
-    let ours = format!("thread_pool_max={}", threads.max(THREADS_MAX));
-    [ours].into_iter().chain(given.iter().cloned()).collect()
+    let max = format!("thread_pool_max={}", threads.max(THREADS_MAX));
+    let queue = format!("thread_queue_limit={}", clients.max(QUEUE_MAX));
+    [max, queue].into_iter().chain(given.iter().cloned()).collect()
 }
 
 /// Copies the shipped files, with the address of `origin` in place of the one that they name.
@@ -266,8 +271,10 @@ mod tests {
 
     #[test]
     fn a_client_may_need_two_threads() {
-        assert_eq!(parameters(100, &[]), ["thread_pool_max=5000"]);
+        let ours = ["thread_pool_max=5000", "thread_queue_limit=20"];
+        assert_eq!(parameters(0, &[]), ours);
         let given = ["thread_pool_min=300".to_owned()];
-        assert_eq!(parameters(9000, &given), ["thread_pool_max=9100", "thread_pool_min=300"]);
+        let both = ["thread_pool_max=9100", "thread_queue_limit=9000", "thread_pool_min=300"];
+        assert_eq!(parameters(9000, &given), both);
     }
 }

@@ -19,7 +19,7 @@ use super::bench::SETTLE;
 use super::fanout::check_descriptors;
 use super::refetch::flags_path;
 use super::times::known;
-use crate::client::{Followed, Followers, Progress, Stamping, attend};
+use crate::client::{Followed, Followers, Progress, SHORT, Stamping, attend};
 use crate::machine::{Watch, cpu_time, memory, now, wait_until_quiet};
 use crate::output::{
     Column, Figures, column_faults, columns_json, count, machine, milliseconds, quantile, real,
@@ -284,14 +284,17 @@ struct Faults {
 
 /// Kills the gateway and starts it again on the same store, and changes a flag at once.
 fn crash(site: &mut Site) -> anyhow::Result<(Figures, Faults)> {
-    let Site { flips, groups, .. } = site;
-    let began = now();
-    let (down, change, reading) = attend(groups, |progress| {
+    let Site { flips, groups, clients, .. } = site;
+    let (began, down, change, reading) = attend(groups, |progress| {
+        // A stream that is killed shortly after it began would look like one that ended at once.
+        progress.all_open(*clients, REACH_MAX);
+        sleep(2 * SHORT);
+        let began = now();
         flips.gateway.crash_and_restart()?;
         let down = now() - began;
         let change = flips.change(0)?;
         progress.reach(change.revision, REACH_MAX);
-        Ok((down, change, flips.gateway.meter().read()?))
+        Ok((began, down, change, flips.gateway.meter().read()?))
     })?;
     let followed = site.take();
     let known = known(&[(change.revision, began)], site.clients, &followed.bodies);
