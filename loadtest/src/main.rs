@@ -1,8 +1,9 @@
 //! `flagcast-loadtest`: measures a gateway beside its peers on one machine, in turn in each round.
 //!
 //! - `modes/`: what can be measured, one file each.
-//! - `servers/`: the gateway and its peers, started on loopback and in temporary directories.
-//! - `client/`: many event streams in one thread, single requests, `wrk`.
+//! - `servers/`: the gateway, its peers and the caches in front of it, started on loopback and in temporary
+//!   directories.
+//! - `client/`: many event streams in one thread, clients that follow the flags, single requests, `wrk`.
 //! - `machine/`: what the kernel tells of processes, and how it is prepared.
 //! - `output/`: statistics, tables, the report, charts.
 //!

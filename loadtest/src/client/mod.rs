@@ -1,15 +1,23 @@
-//! The clients: many event streams in one thread, single requests, and `wrk` for full load.
+//! The clients: many event streams in one thread, with or without the reads that follow a ping,
+//! single requests, and `wrk` for full load.
 
+mod dice;
+mod fetcher;
+mod followers;
 mod http;
 mod refetch;
+mod returns;
 mod scanner;
 mod socket;
 mod stream;
 mod streams;
 mod wrk;
 
+pub(crate) use dice::Dice;
+pub(crate) use followers::{Followed, Followers, Progress, Seen, attend};
 pub(crate) use http::{Answer, Client, end_of_head, first_ping};
-pub(crate) use refetch::Refetchers;
+pub(crate) use refetch::{Reads, Refetchers};
+pub(crate) use returns::{Gap, SHORT};
 pub(crate) use socket::Stamping;
 pub(crate) use stream::{Cut, Reading};
 pub(crate) use streams::{Arrival, NAP, Streams, Tally, Target};

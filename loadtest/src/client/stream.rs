@@ -9,7 +9,7 @@ use anyhow::{Context as _, ensure};
 use mio::net::TcpStream;
 use nix::errno::Errno;
 
-use super::http::{end_of_head, status};
+use super::http::{end_of_head, header, status};
 use super::scanner::Scanner;
 use super::socket::{receive, reset_on_close};
 use super::streams::{Arrival, Tally};
@@ -68,6 +68,8 @@ pub(super) struct Stream {
     fresh: bool,
     head: Vec<u8>,
     scanner: Scanner,
+    /// Bytes of the body that are to come. A stream has no length; what a cache replays has one.
+    left: usize,
     /// The newest revision, also of earlier connections; 0 before the first.
     pub(super) newest: u64,
     /// When the newest revision came: to the socket, and to this program.
@@ -81,7 +83,7 @@ pub(super) struct Desk {
     pub(super) buffer: Vec<u8>,
     pub(super) control: Vec<u8>,
     pub(super) tally: Tally,
-    /// Every ping, while somebody wants to know.
+    /// Every ping that told something new, while somebody wants to know.
     pub(super) log: Option<Vec<Arrival>>,
 }
 
@@ -210,6 +212,8 @@ impl Stream {
                 return Ok(Outcome::Lost);
             }
             begin = end - known;
+            let length = header(&text, "content-length").and_then(|length| length.parse().ok());
+            self.left = length.unwrap_or(usize::MAX);
             self.head = Vec::new();
             self.state = State::Open;
             desk.tally.opened += 1;
@@ -218,13 +222,19 @@ impl Stream {
         let mut scanner = std::mem::take(&mut self.scanner);
         let Desk { buffer, tally, log, .. } = desk;
         let kernel = stamp.unwrap_or_default();
-        let arrival = Arrival { stream: index, revision: 0, kernel, user: now() };
+        let arrival = Arrival { stream: index, revision: 0, kernel, user: now(), greets: false };
         let known = tally.pings;
-        scanner.feed(&buffer[begin..length], |revision| {
+        self.left = self.left.saturating_sub(length - begin);
+        let ended = scanner.feed(&buffer[begin..length], |revision| {
             self.note(Arrival { revision, ..arrival }, tally, log.as_mut());
         });
         self.scanner = scanner;
         ensure!(tally.pings == known || stamp.is_some(), "the kernel did not stamp a ping");
+        if ended || self.left == 0 {
+            desk.tally.ended += 1;
+            self.close();
+            return Ok(Outcome::Lost);
+        }
         Ok(outcome)
     }
 
@@ -239,8 +249,8 @@ impl Stream {
                 self.newest = revision;
                 self.kernel_at = arrival.kernel;
                 self.user_at = arrival.user;
-                if let Some(log) = log.filter(|_| !fresh) {
-                    log.push(arrival);
+                if let Some(log) = log {
+                    log.push(Arrival { greets: fresh, ..arrival });
                 }
             }
         }
@@ -267,7 +277,7 @@ mod tests {
     use super::*;
 
     fn ping(stream: &mut Stream, revision: u64, tally: &mut Tally) {
-        let arrival = Arrival { stream: 0, revision, kernel: 5, user: 6 };
+        let arrival = Arrival { stream: 0, revision, kernel: 5, user: 6, greets: false };
         stream.note(arrival, tally, None);
     }
 

@@ -5,7 +5,8 @@
 //! not matter when we read them: the client can sleep while a change is told, takes no time from
 //! the servers, and cannot be the bottleneck. It reads in batches, with a nap between them.
 
-use std::collections::VecDeque;
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
 use std::io::ErrorKind;
 use std::net::SocketAddr;
 use std::thread::{scope, sleep};
@@ -15,6 +16,7 @@ use anyhow::{anyhow, ensure};
 use mio::{Events, Poll};
 use nix::sys::time::TimeSpec;
 
+use super::returns::{Gap, Returns};
 use super::socket::begin;
 use super::stream::{Cut, Desk, Outcome, Reading, State, Stream, register, request};
 
@@ -48,7 +50,9 @@ pub(crate) struct Streams {
     requests: Vec<String>,
     clients: Vec<Stream>,
     /// Who is not connected, and from when on it may connect.
-    closed: VecDeque<(Instant, usize)>,
+    closed: BinaryHeap<Reverse<(Instant, usize)>>,
+    /// How clients come back that are not in a hurry.
+    returns: Option<Returns>,
     /// How many are on their way.
     opening: usize,
     desk: Desk,
@@ -82,6 +86,8 @@ pub(crate) struct Arrival {
     pub(crate) kernel: i64,
     /// When the client had read it.
     pub(crate) user: i64,
+    /// Whether it was the first of its connection, and so told of what was missed.
+    pub(crate) greets: bool,
 }
 
 /// What became of a ping.
@@ -105,7 +111,8 @@ impl Streams {
             address: target.address,
             requests: requests.collect(),
             clients: std::iter::repeat_with(Stream::default).take(count).collect(),
-            closed: (0..count).map(|index| (now, index)).collect(),
+            closed: (0..count).map(|index| Reverse((now, index))).collect(),
+            returns: None,
             opening: 0,
             desk: Desk {
                 buffer: vec![0; 16 * 1024],
@@ -137,15 +144,15 @@ impl Streams {
     /// Sets clients on their way that may come (back), while less than `opening_max` are.
     pub(crate) fn connect(&mut self, opening_max: usize) -> anyhow::Result<()> {
         while self.opening < opening_max
-            && let Some((due, index)) = self.closed.front().copied()
+            && let Some(Reverse((due, index))) = self.closed.peek().copied()
             && due <= Instant::now()
         {
-            self.closed.pop_front();
+            self.closed.pop();
             let client = &mut self.clients[index];
             let is_slow = client.reading != Reading::Promptly;
             let Some(mut socket) = begin(self.address, index, is_slow)? else {
                 self.desk.tally.refused += 1;
-                self.closed.push_back((Instant::now() + RETRY, index));
+                self.rest(index, RETRY);
                 continue;
             };
             register(&self.poll, &mut socket, index)?;
@@ -161,10 +168,12 @@ impl Streams {
             Err(error) if error.kind() == ErrorKind::Interrupted => return Ok(()),
             polled => polled?,
         }
+        let mut lost = Vec::new();
         for event in &self.events {
             let index = event.token().0;
             let client = &mut self.clients[index];
             let was_opening = client.is_opening();
+            let opened = self.desk.tally.opened;
             let mut outcome = Outcome::Same;
             if client.state == State::Connecting && event.is_writable() {
                 let request = &self.requests[index % self.requests.len()];
@@ -174,17 +183,33 @@ impl Streams {
             if event.is_readable() && reads && outcome != Outcome::Lost {
                 outcome = client.read(index, event.is_read_closed(), &mut self.desk)?;
             }
-            match outcome {
-                Outcome::Same => {}
-                Outcome::Opened => self.opening -= 1,
-                Outcome::Lost => {
-                    self.opening -= usize::from(was_opening);
-                    let rest = if was_opening { RETRY } else { Duration::ZERO };
-                    self.closed.push_back((Instant::now() + rest, index));
-                }
+            // It may be over again by now: a recording comes at once.
+            let opened = self.desk.tally.opened > opened;
+            if let Some(returns) = self.returns.as_mut().filter(|_| opened) {
+                returns.opened(index, Instant::now());
+            }
+            let is_lost = outcome == Outcome::Lost;
+            self.opening -= usize::from(opened || (was_opening && is_lost));
+            if is_lost {
+                lost.push((index, if was_opening { RETRY } else { Duration::ZERO }));
             }
         }
+        for (index, rest) in lost {
+            self.rest(index, rest);
+        }
         Ok(())
+    }
+
+    /// Lets clients come back as real ones do. `seed` makes it differ from others' coming back.
+    pub(crate) fn come_back_calmly(&mut self, seed: u64) {
+        self.returns = Some(Returns::new(self.clients.len(), seed));
+    }
+
+    /// Streams that ended within a second, and the times that clients were without a stream, since
+    /// this was taken; of clients that come back calmly.
+    pub(crate) fn take_returns(&mut self) -> (u64, Vec<Gap>) {
+        let Some(returns) = &mut self.returns else { return (0, Vec::new()) };
+        (std::mem::take(&mut returns.immediate), std::mem::take(&mut returns.gaps))
     }
 
     /// Reads until every prompt client of `channel` has `revision`, or `limit` is over.
@@ -229,7 +254,7 @@ impl Streams {
         let was_opening = client.is_opening();
         if client.cut(how)? {
             self.opening -= usize::from(was_opening);
-            self.closed.push_back((Instant::now(), index));
+            self.rest(index, Duration::ZERO);
         }
         Ok(())
     }
@@ -275,7 +300,7 @@ impl Streams {
         self.desk.tally
     }
 
-    /// Begins to keep every ping that tells of a change.
+    /// Begins to keep every ping that tells a client something new.
     pub(crate) fn keep_log(&mut self) {
         self.desk.log = Some(Vec::new());
     }
@@ -292,8 +317,15 @@ impl Streams {
 
     fn settle(&mut self, index: usize, outcome: Outcome) {
         if outcome == Outcome::Lost {
-            self.closed.push_back((Instant::now(), index));
+            self.rest(index, Duration::ZERO);
         }
+    }
+
+    /// A client without a stream may connect again after `rest`; a calm one chooses for itself.
+    fn rest(&mut self, index: usize, rest: Duration) {
+        let now = Instant::now();
+        let rest = self.returns.as_mut().map_or(rest, |returns| returns.lost(index, now));
+        self.closed.push(Reverse((now + rest, index)));
     }
 }
 
@@ -301,6 +333,18 @@ impl Tally {
     /// Connections that were lost or never made, but for those that the client itself closed.
     pub(crate) fn losses(&self) -> u64 {
         self.refused + self.reset + self.ended + self.turned_away
+    }
+
+    /// Adds what happened to others.
+    pub(super) fn join(&mut self, other: &Self) {
+        self.opened += other.opened;
+        self.pings += other.pings;
+        self.repeated += other.repeated;
+        self.went_back += other.went_back;
+        self.refused += other.refused;
+        self.reset += other.reset;
+        self.ended += other.ended;
+        self.turned_away += other.turned_away;
     }
 
     /// What has happened since `before`.
@@ -314,6 +358,47 @@ impl Tally {
             reset: self.reset - before.reset,
             ended: self.ended - before.ended,
             turned_away: self.turned_away - before.turned_away,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Read as _, Write as _};
+    use std::net::TcpListener;
+
+    use super::*;
+
+    /// Serves one client so many bytes, and keeps the connection, as a cache does.
+    fn immediate_ends(answer: &'static str) -> (u64, Tally) {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        let target = Target { address, paths: vec!["/stream".to_owned()] };
+        let server = std::thread::spawn(move || {
+            let (mut socket, _) = listener.accept().unwrap();
+            assert!(socket.read(&mut [0; 1024]).unwrap() > 0);
+            socket.write_all(answer.as_bytes()).unwrap();
+            socket
+        });
+        let mut streams = Streams::new(&target, 1).unwrap();
+        streams.come_back_calmly(1);
+        while streams.tally().ended == 0 {
+            streams.connect(1).unwrap();
+            streams.turn(Some(NAP)).unwrap();
+        }
+        assert_eq!((streams.open(), streams.opening), (0, 0));
+        drop(server.join().unwrap());
+        (streams.take_returns().0, streams.tally())
+    }
+
+    #[test]
+    fn a_recording_that_comes_at_once_is_an_immediate_end() {
+        let chunked =
+            "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n3\r\n:\n\n\r\n0\r\n\r\n";
+        let whole = "HTTP/1.1 200 OK\r\ncontent-length: 3\r\n\r\n:\n\n";
+        for answer in [chunked, whole] {
+            let (immediate, tally) = immediate_ends(answer);
+            assert_eq!((immediate, tally.opened, tally.ended), (1, 1, 1));
         }
     }
 }

@@ -1,6 +1,7 @@
 //! What can be measured.
 
 mod bench;
+pub(crate) mod cdn;
 pub(crate) mod compare;
 pub(crate) mod crowd;
 pub(crate) mod fanout;

@@ -15,11 +15,11 @@ use serde_json::{Value as Json, json};
 use super::bench::{PING_MAX, SETTLE};
 use super::fanout::check_descriptors;
 use super::times::latencies;
-use crate::client::{Arrival, Load, NAP, Refetchers, Stamping, Streams, first_ping};
+use crate::client::{Arrival, Load, NAP, Reads, Refetchers, Stamping, Streams, first_ping};
 use crate::machine::wait_until_quiet;
 use crate::output::{
     Column, Figures, Metric, column_faults, columns_json, columns_table, count, machine, median,
-    milliseconds, quantile,
+    milliseconds, quantile, real,
 };
 use crate::servers::{Change, Environment, Flips, Setup, Subject as _};
 
@@ -29,7 +29,7 @@ const LOAD_WARM_UP: Duration = Duration::from_secs(1);
 /// Longest load; it is ended with the measurement.
 const LOAD_MAX_SECONDS: u64 = 3600;
 
-const METRICS: [Metric; 9] = [
+const METRICS: [Metric; 10] = [
     Metric::new("answer_p50_ms", "change: request to answer, p50, ms", 2).with_ratio(),
     Metric::new("p50_ms", "request to client, p50, ms", 2).with_ratio(),
     Metric::new("p99_ms", "request to client, p99, ms", 2).with_ratio(),
@@ -38,6 +38,7 @@ const METRICS: [Metric; 9] = [
     Metric::new("refetches", "refetches per second, from request to last body", 0),
     Metric::new("reads", "identities read per second beside it", 0),
     Metric::new("missed", "revisions missed", 0).that_is_a_fault(),
+    Metric::new("failed", "refetches that failed at first", 0).that_is_a_fault(),
     Metric::new("stale", "refetchers without the newest flags", 0).that_is_a_fault(),
 ];
 
@@ -94,8 +95,11 @@ fn measure(plan: &Plan) -> anyhow::Result<[Figures; 3]> {
     let idle = tell(plan, &mut flips, &mut streams, None)?;
 
     let path = flags_path(&mut flips)?;
-    let mut refetchers = Refetchers::connect(flips.gateway.public, path, plan.refetchers)?;
-    let refetch = tell(plan, &mut flips, &mut streams, Some(&mut refetchers))?;
+    let mut refetchers = Refetchers::new(flips.gateway.public, path, plan.refetchers)?;
+    refetchers.connect()?;
+    let mut refetch = tell(plan, &mut flips, &mut streams, Some(&mut refetchers))?;
+    let Reads { stale, turned_away, broken, .. } = refetchers.tally();
+    refetch.insert("failed", real(stale + turned_away + broken));
     drop(refetchers);
 
     let directory = tempfile::tempdir().context("cannot make a directory for wrk's script")?;
@@ -192,7 +196,7 @@ fn pass_on(
 }
 
 /// The path that the environment's pings name, up to the number of the revision.
-fn flags_path(flips: &mut Flips) -> anyhow::Result<String> {
+pub(super) fn flags_path(flips: &mut Flips) -> anyhow::Result<String> {
     let environment = &flips.environments[0];
     let url = first_ping(flips.gateway.public, &environment.stream())?;
     let url = url["flags_url"].as_str().context("a ping has no flags_url")?;

@@ -134,7 +134,7 @@ fn measure(plan: &Plan, slow: usize, ends: &mut Ends) -> anyhow::Result<Figures>
     // Those that leave now are counted, too.
     drop(streams);
     sleep(SETTLE);
-    for (reason, number) in flips.gateway.stream_ends()? {
+    for (reason, number) in flips.gateway.meter().read()?.stream_ends() {
         *ends.entry(reason).or_default() += number;
     }
     Ok(figures)

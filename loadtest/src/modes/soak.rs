@@ -13,7 +13,7 @@ use serde_json::{Value as Json, json};
 
 use super::bench::{PING_MAX, SETTLE};
 use super::fanout::check_descriptors;
-use crate::client::{Cut, Stamping, Streams, Tally};
+use crate::client::{Cut, Dice, Stamping, Streams, Tally};
 use crate::machine::{descriptors, memory};
 use crate::output::{Table, machine, real};
 use crate::servers::{Change, Flips, Setup, Subject as _};
@@ -75,7 +75,7 @@ pub(crate) fn run(plan: &Plan) -> anyhow::Result<Json> {
     samples.push(Sample { when: "end".to_owned(), tally, ..end.clone() });
     let faults = faults(plan, &start, &end, missed, tally);
     print(&samples);
-    let ends = flips.gateway.stream_ends()?;
+    let ends = flips.gateway.meter().read()?.stream_ends();
     Ok(json!({
         "measurement": "soak",
         "machine": machine(&plan.nginx),
@@ -98,7 +98,7 @@ fn cycle(
     let mut streams = Streams::new(&flips.target(), plan.streams)?;
     streams.open_all()?;
     let (began, mut looked) = (Instant::now(), Instant::now());
-    let mut churn = Churn { dice: Dice(0x9E37_79B9_7F4A_7C15), due: Instant::now() };
+    let mut churn = Churn { dice: Dice::new(0), due: Instant::now() };
     let changes: Vec<Change> = streams.read_while(
         || flips.change_while(plan.pause, |_| began.elapsed() < length),
         |streams| {
@@ -180,19 +180,6 @@ impl Churn {
     }
 }
 
-/// Random enough to choose clients by, and the same in every run (xorshift64).
-struct Dice(u64);
-
-impl Dice {
-    /// A number below `sides`.
-    fn roll(&mut self, sides: usize) -> usize {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        usize::try_from(self.0 >> 32).unwrap_or_default() % sides
-    }
-}
-
 impl Sample {
     fn take(when: String, pid: u32, streams: &Streams) -> anyhow::Result<Self> {
         let (descriptors, memory) = (descriptors(pid)?, memory(&[pid])?);
@@ -269,15 +256,5 @@ mod tests {
         assert_eq!(faults(&plan, &sample(9, 1000), &sample(10, 1101), 0, none).len(), 2);
         let repeated = Tally { repeated: 1, ..none };
         assert_eq!(faults(&plan, &sample(9, 0), &sample(9, 0), 1, repeated).len(), 2);
-    }
-
-    #[test]
-    fn dice_reach_every_side() {
-        let mut dice = Dice(1);
-        let mut seen = [0; 4];
-        for _ in 0..400 {
-            seen[dice.roll(4)] += 1;
-        }
-        assert!(seen.iter().all(|count| *count > 50), "{seen:?}");
     }
 }

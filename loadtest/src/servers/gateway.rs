@@ -1,6 +1,5 @@
 //! Starts the gateway as an operator would, on a store of its own, and manages it.
 
-use std::collections::BTreeMap;
 use std::io::{BufRead as _, BufReader};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
@@ -12,6 +11,7 @@ use anyhow::{Context as _, bail, ensure};
 use serde_json::{Value as Json, json};
 use tempfile::TempDir;
 
+use super::meter::Meter;
 use super::subject::Change;
 use crate::client::Client;
 
@@ -231,10 +231,9 @@ impl Gateway {
         Ok(answer.json()?["pings"][0].take())
     }
 
-    /// How many streams have ended, by the gateway's own count, by reason.
-    pub(crate) fn stream_ends(&self) -> anyhow::Result<BTreeMap<String, u64>> {
-        let answer = Client::connect(self.ops, String::new())?.send("GET", "/metrics", "", "")?;
-        Ok(stream_ends(&String::from_utf8_lossy(&answer.body)))
+    /// Where it tells its metrics.
+    pub(crate) fn meter(&self) -> Meter {
+        Meter(self.ops)
     }
 
     fn post(&mut self, path: &str, body: &Json) -> anyhow::Result<Json> {
@@ -307,16 +306,6 @@ fn addresses(line: &str) -> Option<Addresses> {
     Some(Addresses { public: address("public")?, ops: address("ops")? })
 }
 
-fn stream_ends(metrics: &str) -> BTreeMap<String, u64> {
-    let lines = metrics.lines().filter_map(|line| line.strip_prefix("flagcast_stream_ends_total{"));
-    let counts = lines.filter_map(|line| {
-        let (labels, count) = line.rsplit_once("} ")?;
-        let reason = labels.strip_prefix("reason=\"")?.split('"').next()?;
-        Some((reason.to_owned(), count.trim().parse().ok()?))
-    });
-    counts.collect()
-}
-
 fn flag_key(number: usize) -> String {
     format!("feature-number-{number:04}")
 }
@@ -333,15 +322,5 @@ mod tests {
         assert_eq!(addresses(line), Some(expected));
         assert_eq!(addresses(r#"{"message":"stopped"}"#), None);
         assert_eq!(addresses("error: address in use"), None);
-    }
-
-    #[test]
-    fn ends_are_read_by_reason() {
-        let metrics = "# TYPE flagcast_stream_ends_total counter\n\
-            flagcast_stream_ends_total{reason=\"client\"} 12\n\
-            flagcast_stream_ends_total{reason=\"life\"} 3\nflagcast_streams_open{kind=\"x\"} 4\n";
-        let ends = stream_ends(metrics);
-        assert_eq!(ends.len(), 2);
-        assert_eq!((ends["client"], ends["life"]), (12, 3));
     }
 }

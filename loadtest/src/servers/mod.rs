@@ -1,4 +1,4 @@
-//! The servers that are measured: the gateway and its peers, each started as a process of its own
+//! The servers that are measured: the gateway, its peers and the caches in front of it, each started as a process of its own
 //! on loopback.
 
 mod axum_sse;
@@ -6,14 +6,18 @@ mod bare_loop;
 mod control;
 mod flips;
 mod gateway;
+mod meter;
 mod nchan;
 mod nginx;
 mod pushpin;
 mod subject;
+mod varnish;
 
 pub(crate) use axum_sse::run as run_axum_sse;
 pub(crate) use bare_loop::run as run_bare_loop;
 pub(crate) use flips::Flips;
 pub(crate) use gateway::{Environment, Gateway, Setup};
+pub(crate) use meter::{Meter, Reading};
 pub(crate) use nginx::{Job, Nginx};
 pub(crate) use subject::{Change, Kind, Subject};
+pub(crate) use varnish::{Caches, Daemon, Way};

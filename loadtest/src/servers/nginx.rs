@@ -109,12 +109,12 @@ impl Drop for Nginx {
     }
 }
 
-/// SIGTERM: killed outright, the master would leave its workers behind.
-fn end(child: &mut Child) {
+/// SIGTERM: killed outright, the parent would leave its workers behind.
+pub(super) fn end(child: &mut Child) {
     let pid = i32::try_from(child.id()).map(Pid::from_raw);
     let ended = pid.map(|pid| kill(pid, Signal::SIGTERM));
     if let Err(error) = child.wait() {
-        eprintln!("cannot end nginx ({ended:?}): {error}");
+        eprintln!("cannot end a server ({ended:?}): {error}");
     }
 }
 

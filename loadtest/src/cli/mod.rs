@@ -1,10 +1,13 @@
 //! The command line.
 
+mod cdn;
+
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+use self::cdn::CdnArgs;
 use crate::machine::{Kernel, watch};
 use crate::modes::{compare, crowd, fanout, reads, refetch, slow, soak, storm};
 use crate::output::deliver;
@@ -35,6 +38,8 @@ enum Command {
     Soak(SoakArgs),
     /// The gateway beside its peers, in turn: bare loop, axum, Nchan, Pushpin; reads beside nginx.
     Compare(CompareArgs),
+    /// Clients behind Varnish with the shipped rules, beside the same clients without it.
+    Cdn(CdnArgs),
     /// Flag reads per second beside nginx, which serves the same bytes as static files.
     Reads(ReadsArgs),
     /// A server with its share of a crowd of streams; started by `fanout --processes`.
@@ -242,6 +247,7 @@ impl Cli {
             Command::Refetch(args) => args.run(),
             Command::Soak(args) => args.run(),
             Command::Compare(args) => args.run(),
+            Command::Cdn(args) => args.run(),
             Command::Reads(args) => args.run(),
         }
     }
