@@ -224,7 +224,9 @@ impl Hub {
     pub async fn told(&self, id: EnvironmentId, revision: Revision) -> bool {
         let told = tokio::time::timeout(TOLD_TIMEOUT, self.reached(id, revision)).await.is_ok();
         if !told {
-            tracing::warn!("a change is committed, but not told yet; the change feed or a purge is behind");
+            tracing::warn!(
+                "a change is committed, but not told yet; the change feed or a purge is behind"
+            );
         }
         told
     }
