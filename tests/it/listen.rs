@@ -17,7 +17,7 @@ use crate::harness::fake::{Conduct, FakeOrigin};
 use crate::harness::process::Process;
 use crate::harness::script::{Scripted, Step, chunk, last_chunk, stream_head};
 use crate::harness::secure::{Authority, Files, Tunnel};
-use crate::harness::varnish::{Tier, Varnish};
+use crate::harness::varnish::Varnish;
 use crate::harness::{ADMIN_TOKEN, Gateway, eventually};
 
 const PATH: &str = "/sse/environments/abc/stream";
@@ -268,7 +268,7 @@ async fn nginx_that_compresses_is_found() {
 async fn the_shipped_rules_for_varnish_are_fine() {
     let gateway = Gateway::builder().set("stream.cached_heartbeat_seconds", 1).start().await;
     let environment = gateway.shop().await;
-    let varnish = Varnish::start(Tier::Inner, gateway.public()).await;
+    let varnish = Varnish::start(gateway.public()).await;
     let url = format!("http://{}{}", varnish.address(), stream_path(&environment.client_key));
     let heard = listen(&url, "3s", &[]).await;
     heard.is_fine_but(&["flags_url"]);
@@ -283,7 +283,7 @@ async fn a_varnish_that_replays_is_found() {
         Access-Control-Allow-Origin: *\r\n";
     let life = Duration::from_millis(1500);
     let origin = FakeOrigin::start(Conduct { life, stream_head, ..Conduct::default() }).await;
-    let varnish = Varnish::start(Tier::Inner, origin.address()).await;
+    let varnish = Varnish::start(origin.address()).await;
     let heard = listen(&format!("http://{}{PATH}", varnish.address()), "5s", &[]).await;
     heard.is_bad(&["freshness", "replay"], "but caches keep it until 60 s");
 }

@@ -17,8 +17,11 @@ use crate::machine::family;
 /// How long a start may take: the rules are compiled.
 const START_MAX: Duration = Duration::from_secs(30);
 
-/// The rules that all tiers share.
-const RULES: &str = "flagcast-rules.vcl";
+/// The rules, which are the same in every tier.
+const RULES: &str = "flagcast.vcl";
+
+/// Where they say that the origin is.
+const SHIPPED_ORIGIN: &str = ".host = \"127.0.0.1\";\n\t.port = \"8080\";";
 
 /// Pools of a daemon's threads: its own default.
 const POOLS: usize = 2;
@@ -71,15 +74,6 @@ struct Varnish {
     address: SocketAddr,
 }
 
-/// Which of the shipped files a daemon runs.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Tier {
-    /// Its origin is the gateway.
-    Inner,
-    /// Its origin is a cache.
-    Edge,
-}
-
 impl Daemon {
     /// What the program says of itself: its first line, which it writes to its log.
     pub(crate) fn version(&self) -> Option<String> {
@@ -110,10 +104,10 @@ impl Caches {
         let share = clients.div_ceil(DOORS);
         let caches = match way {
             Way::Direct => Vec::new(),
-            Way::Cache => vec![Varnish::start(daemon, Tier::Inner, origin, clients)?],
+            Way::Cache => vec![Varnish::start(daemon, origin, clients)?],
             Way::Tiers => {
-                let shield = Varnish::start(daemon, Tier::Inner, origin, 0)?;
-                let edge = || Varnish::start(daemon, Tier::Edge, shield.address, share);
+                let shield = Varnish::start(daemon, origin, 0)?;
+                let edge = || Varnish::start(daemon, shield.address, share);
                 vec![edge()?, edge()?, shield]
             }
         };
@@ -136,35 +130,13 @@ impl Caches {
     }
 }
 
-impl Tier {
-    fn file(self) -> &'static str {
-        match self {
-            Self::Inner => "flagcast.vcl",
-            Self::Edge => "edge.vcl",
-        }
-    }
-
-    /// Where the shipped file says that the origin is.
-    fn port(self) -> &'static str {
-        match self {
-            Self::Inner => "8080",
-            Self::Edge => "6081",
-        }
-    }
-}
-
 impl Varnish {
-    fn start(
-        daemon: &Daemon,
-        tier: Tier,
-        origin: SocketAddr,
-        clients: usize,
-    ) -> anyhow::Result<Self> {
+    fn start(daemon: &Daemon, origin: SocketAddr, clients: usize) -> anyhow::Result<Self> {
         let directory = tempfile::tempdir().context("cannot make a directory for Varnish")?;
-        put_rules(&daemon.rules, tier, origin, directory.path())?;
+        put_rules(&daemon.rules, origin, directory.path())?;
         let mut command = Command::new(&daemon.program);
         command.arg("-F").arg("-n").arg(directory.path());
-        command.arg("-f").arg(directory.path().join(tier.file()));
+        command.arg("-f").arg(directory.path().join(RULES));
         command.args(["-j", "none", "-a", "127.0.0.1:0"]);
         command.args(["-s", "malloc,64M", "-s", "Transient=malloc,64M"]);
         for parameter in parameters(clients, &daemon.parameters) {
@@ -235,24 +207,19 @@ fn parameters(clients: usize, given: &[String]) -> Vec<String> {
     [max, queue].into_iter().chain(given.iter().cloned()).collect()
 }
 
-/// Copies the shipped files, with the address of `origin` in place of the one that they name.
-fn put_rules(rules: &Path, tier: Tier, origin: SocketAddr, directory: &Path) -> anyhow::Result<()> {
-    for file in [RULES, tier.file()] {
-        let path = rules.join(file);
-        let text = std::fs::read_to_string(&path).with_context(|| {
-            format!("cannot read {}: name its folder with --rules", path.display())
-        })?;
-        let text = if file == RULES { text } else { with_origin(&text, tier, origin)? };
-        std::fs::write(directory.join(file), text)?;
-    }
+/// Copies the shipped rules, with the address of `origin` in place of the one that they name.
+fn put_rules(rules: &Path, origin: SocketAddr, directory: &Path) -> anyhow::Result<()> {
+    let path = rules.join(RULES);
+    let text = std::fs::read_to_string(&path)
+        .with_context(|| format!("cannot read {}: name its folder with --rules", path.display()))?;
+    std::fs::write(directory.join(RULES), with_origin(&text, origin)?)?;
     Ok(())
 }
 
-fn with_origin(text: &str, tier: Tier, origin: SocketAddr) -> anyhow::Result<String> {
-    let shipped = format!(".host = \"127.0.0.1\";\n\t.port = \"{}\";", tier.port());
+fn with_origin(text: &str, origin: SocketAddr) -> anyhow::Result<String> {
     let ours = format!(".host = \"{}\";\n\t.port = \"{}\";", origin.ip(), origin.port());
-    ensure!(text.contains(&shipped), "{} does not name its origin as expected", tier.file());
-    Ok(text.replace(&shipped, &ours))
+    ensure!(text.contains(SHIPPED_ORIGIN), "{RULES} does not name its origin as expected");
+    Ok(text.replace(SHIPPED_ORIGIN, &ours))
 }
 
 #[cfg(test)]
@@ -264,9 +231,9 @@ mod tests {
         let shipped =
             "backend a {\n\t.host = \"127.0.0.1\";\n\t.port = \"8080\";\n\t.max = 1;\n}\n";
         let origin = SocketAddr::from(([127, 0, 0, 2], 99));
-        let text = with_origin(shipped, Tier::Inner, origin).unwrap();
+        let text = with_origin(shipped, origin).unwrap();
         assert_eq!(text, shipped.replace("127.0.0.1", "127.0.0.2").replace("8080", "99"));
-        assert!(with_origin(shipped, Tier::Edge, origin).is_err(), "another port is shipped");
+        assert!(with_origin(&text, origin).is_err(), "another address than is shipped");
     }
 
     #[test]

@@ -15,36 +15,14 @@ use super::eventually;
 use super::process::Process;
 use super::proxy::Proxy;
 
-const RULES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/deploy/varnish");
+/// The rules, which are the same in every tier.
+const RULES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/deploy/varnish/flagcast.vcl");
+
+/// Where they say that the origin is, once for each pool.
+const SHIPPED_ORIGIN: &str = ".host = \"127.0.0.1\";\n\t.port = \"8080\";";
 
 /// Where Debian has it, which is not in everybody's `PATH`.
 const DAEMON: &str = "/usr/sbin/varnishd";
-
-/// Which of the shipped files a cache runs.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Tier {
-    /// `flagcast.vcl`: the origin is the gateway.
-    Inner,
-    /// `edge.vcl`: the origin is a cache that runs `flagcast.vcl`.
-    Edge,
-}
-
-impl Tier {
-    fn file(self) -> &'static str {
-        match self {
-            Self::Inner => "flagcast.vcl",
-            Self::Edge => "edge.vcl",
-        }
-    }
-
-    /// Where the shipped file says that the origin is.
-    fn port(self) -> &'static str {
-        match self {
-            Self::Inner => "8080",
-            Self::Edge => "6081",
-        }
-    }
-}
 
 /// A running cache. Dropping it ends it.
 pub(crate) struct Varnish {
@@ -55,12 +33,13 @@ pub(crate) struct Varnish {
 
 impl Varnish {
     /// Starts a cache in front of `origin` and waits until it listens.
-    pub(crate) async fn start(tier: Tier, origin: SocketAddr) -> Self {
+    pub(crate) async fn start(origin: SocketAddr) -> Self {
         let directory = TempDir::with_prefix("flagcast-varnish-").unwrap();
-        put_rules(tier, origin, directory.path());
+        let rules = directory.path().join("flagcast.vcl");
+        std::fs::write(&rules, rules_for(origin)).unwrap();
         let mut command = Command::new(DAEMON);
         command.arg("-F").arg("-n").arg(directory.path());
-        command.arg("-f").arg(directory.path().join(tier.file()));
+        command.arg("-f").arg(rules);
         // A jail would need a user who may read the test's directory.
         command.args(["-j", "none", "-a", "127.0.0.1:0"]);
         command.args(["-s", "malloc,32M", "-s", "Transient=malloc,32M"]);
@@ -102,16 +81,12 @@ impl Drop for Varnish {
     }
 }
 
-/// Copies the shipped files, with the address of `origin` in place of the one that they name.
-fn put_rules(tier: Tier, origin: SocketAddr, directory: &Path) {
-    for file in ["flagcast-rules.vcl", tier.file()] {
-        let text = std::fs::read_to_string(format!("{RULES}/{file}")).unwrap();
-        let shipped = format!(".host = \"127.0.0.1\";\n\t.port = \"{}\";", tier.port());
-        let ours = format!(".host = \"{}\";\n\t.port = \"{}\";", origin.ip(), origin.port());
-        let pools = if file == tier.file() { 3 } else { 0 };
-        assert_eq!(text.matches(&shipped).count(), pools, "the origin in {file}");
-        std::fs::write(directory.join(file), text.replace(&shipped, &ours)).unwrap();
-    }
+/// The shipped rules, with the address of `origin` in place of the one that they name.
+fn rules_for(origin: SocketAddr) -> String {
+    let text = std::fs::read_to_string(RULES).unwrap();
+    let ours = format!(".host = \"{}\";\n\t.port = \"{}\";", origin.ip(), origin.port());
+    assert_eq!(text.matches(SHIPPED_ORIGIN).count(), 3, "the origin of three pools");
+    text.replace(SHIPPED_ORIGIN, &ours)
 }
 
 /// The address of the socket, as the daemon tells it.
@@ -146,16 +121,16 @@ impl Chain {
     /// Caches that do not know of each other.
     pub(crate) async fn without_shield(origin: SocketAddr, count: usize) -> Self {
         let origin = Proxy::start(origin).await;
-        let edges = start(Tier::Inner, count, origin.address()).await;
+        let edges = start(count, origin.address()).await;
         Self { edges, shield: None, origin }
     }
 
     /// Two edges and a shield.
     pub(crate) async fn shielded(origin: SocketAddr) -> Self {
         let origin = Proxy::start(origin).await;
-        let shield = Varnish::start(Tier::Inner, origin.address()).await;
+        let shield = Varnish::start(origin.address()).await;
         let before = Proxy::start(shield.address()).await;
-        let edges = start(Tier::Edge, 2, before.address()).await;
+        let edges = start(2, before.address()).await;
         Self { edges, shield: Some((shield, before)), origin }
     }
 
@@ -191,10 +166,10 @@ impl Chain {
     }
 }
 
-async fn start(tier: Tier, count: usize, origin: SocketAddr) -> Vec<Varnish> {
+async fn start(count: usize, origin: SocketAddr) -> Vec<Varnish> {
     let mut caches = Vec::with_capacity(count);
     for _ in 0..count {
-        caches.push(Varnish::start(tier, origin).await);
+        caches.push(Varnish::start(origin).await);
     }
     caches
 }
