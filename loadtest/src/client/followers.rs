@@ -57,7 +57,7 @@ pub(crate) struct Followed {
 #[derive(Debug)]
 pub(crate) struct Progress {
     stop: AtomicBool,
-    /// Of each group: streams that are open, and the revision that every client has read, or a newer one.
+    /// Of each group: streams that have been open for a second, and the revision that every client has read, or a newer one.
     groups: Vec<(AtomicUsize, AtomicU64)>,
 }
 
@@ -114,8 +114,8 @@ impl Followers {
             self.refetchers.turn(Duration::ZERO)?;
             if looked.is_none_or(|looked| looked.elapsed() >= LOOK) {
                 looked = Some(Instant::now());
-                let (open, least) = &progress.groups[group];
-                open.store(self.streams.open(), Ordering::Relaxed);
+                let (lasting, least) = &progress.groups[group];
+                lasting.store(self.streams.lasting(), Ordering::Relaxed);
                 least.store(self.refetchers.least(), Ordering::Relaxed);
             }
         }
@@ -141,11 +141,12 @@ impl Progress {
         Self { stop: AtomicBool::new(false), groups }
     }
 
-    /// Waits until `count` streams are open, or `limit` is over. Tells whether they are.
-    pub(crate) fn all_open(&self, count: usize, limit: Duration) -> bool {
+    /// Waits until `count` streams have been open for a second, or `limit` is over. Tells whether they
+    /// have: what ends them then does not look like a recording.
+    pub(crate) fn all_last(&self, count: usize, limit: Duration) -> bool {
         wait(limit, || {
-            let open = self.groups.iter().map(|(open, _)| open.load(Ordering::Relaxed));
-            open.sum::<usize>() == count
+            let lasting = self.groups.iter().map(|(lasting, _)| lasting.load(Ordering::Relaxed));
+            lasting.sum::<usize>() == count
         })
     }
 

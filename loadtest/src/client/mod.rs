@@ -17,7 +17,7 @@ pub(crate) use dice::Dice;
 pub(crate) use followers::{Followed, Followers, Progress, Seen, attend};
 pub(crate) use http::{Answer, Client, end_of_head, first_ping};
 pub(crate) use refetch::{Reads, Refetchers};
-pub(crate) use returns::{Gap, SHORT};
+pub(crate) use returns::Gap;
 pub(crate) use socket::Stamping;
 pub(crate) use stream::{Cut, Reading};
 pub(crate) use streams::{Arrival, NAP, Streams, Tally, Target};

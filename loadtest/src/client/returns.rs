@@ -13,7 +13,7 @@ const PAUSE: Duration = Duration::from_secs(1);
 const PAUSE_MAX: Duration = Duration::from_secs(30);
 
 /// A stream that ends earlier is a failure: a cache replays what is over, or a server is in trouble.
-pub(crate) const SHORT: Duration = Duration::from_secs(1);
+const SHORT: Duration = Duration::from_secs(1);
 
 /// The visits of many clients.
 #[derive(Debug)]
@@ -52,6 +52,12 @@ impl Returns {
         let visit = &mut self.visits[index];
         visit.opened = Some(when);
         self.gaps.extend(visit.lost.take().map(|from| Gap { from, to: now() }));
+    }
+
+    /// Streams that have been open for so long that their end is none at once.
+    pub(super) fn lasting(&self, when: Instant) -> usize {
+        let since = self.visits.iter().filter_map(|visit| visit.opened);
+        since.filter(|opened| when.duration_since(*opened) >= SHORT).count()
     }
 
     /// Takes in that a client's connection is gone, or was never made. Tells when it tries again.
@@ -97,6 +103,7 @@ mod tests {
         assert!(within(returns.lost(1, at(62)), 1000, 3000), "again nobody listened");
         returns.opened(1, at(64));
         assert_eq!((returns.immediate, returns.gaps.len()), (0, 1));
+        assert_eq!((returns.lasting(at(64)), returns.lasting(at(65))), (0, 1));
         assert!(returns.gaps[0].from <= returns.gaps[0].to);
         assert!(within(returns.lost(1, at(64)), 2000, 6000), "it ended at once");
         assert_eq!(returns.immediate, 1);

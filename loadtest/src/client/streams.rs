@@ -286,6 +286,11 @@ impl Streams {
         self.clients.len() - self.closed.len() - self.opening
     }
 
+    /// Streams of clients that come back calmly that have been open for a second.
+    pub(crate) fn lasting(&self) -> usize {
+        self.returns.as_ref().map_or(0, |returns| returns.lasting(Instant::now()))
+    }
+
     /// Whether every prompt client of `channel` has `revision`.
     pub(crate) fn has_told(&self, channel: usize, revision: u64) -> bool {
         self.behind(channel, revision) == 0

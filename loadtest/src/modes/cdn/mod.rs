@@ -19,7 +19,7 @@ use super::bench::SETTLE;
 use super::fanout::check_descriptors;
 use super::refetch::flags_path;
 use super::times::known;
-use crate::client::{Followed, Followers, Progress, SHORT, Stamping, attend};
+use crate::client::{Followed, Followers, Progress, Stamping, attend};
 use crate::machine::{Watch, cpu_time, memory, now, wait_until_quiet};
 use crate::output::{
     Column, Figures, column_faults, columns_json, count, machine, milliseconds, quantile, real,
@@ -193,7 +193,7 @@ impl Site {
                 revision = flips.change(0)?.revision;
             }
             ensure!(progress.reach(revision, REACH_MAX), "the clients do not all get flags");
-            ensure!(progress.all_open(*clients, REACH_MAX), "the clients do not all have a stream");
+            ensure!(progress.all_last(*clients, REACH_MAX), "the clients do not all have a stream");
             sleep(SETTLE);
             Ok(())
         })?;
@@ -287,8 +287,7 @@ fn crash(site: &mut Site) -> anyhow::Result<(Figures, Faults)> {
     let Site { flips, groups, clients, .. } = site;
     let (began, down, change, reading) = attend(groups, |progress| {
         // A stream that is killed shortly after it began would look like one that ended at once.
-        progress.all_open(*clients, REACH_MAX);
-        sleep(2 * SHORT);
+        ensure!(progress.all_last(*clients, REACH_MAX), "the clients do not all have a stream");
         let began = now();
         flips.gateway.crash_and_restart()?;
         let down = now() - began;
