@@ -17,7 +17,7 @@ use super::hub::Subscription;
 use super::manner::{Dialect, Manner};
 use super::opening::{Join, Opening, Who};
 use super::pace::{Pace, cut_of_drain, drain_retry, refused_retry, share_of_drain};
-use super::ping::heartbeat_event;
+use super::ping::heartbeat;
 use crate::metrics::StreamEnd;
 use crate::model::Revision;
 use crate::shutdown::Shutdown;
@@ -146,8 +146,8 @@ impl Life {
                 () = arrival(&mut self.arrivals) => self.try_to_join(),
                 () = sleep_until(self.heartbeat) => {
                     self.heartbeat = Instant::now() + self.pace.heartbeat;
-                    let newest = self.subscription.channel().newest().ping;
-                    return Some(heartbeat_event(newest.as_ref(), self.manner));
+                    let newest = || self.subscription.channel().newest().ping;
+                    return Some(heartbeat(self.manner, newest).event());
                 }
             }
         }

@@ -15,7 +15,7 @@ use super::ping::PingFacts;
 use crate::model::Stamp;
 
 /// The comment that keeps a silent stream open, as a chunk.
-pub(super) const HEARTBEAT_CHUNK: &[u8] = b"3\r\n:\n\n\r\n";
+const HEARTBEAT_CHUNK: &[u8] = b"3\r\n:\n\n\r\n";
 
 /// The end of a chunked body: the stream ends cleanly.
 pub(super) const LAST_CHUNK: &[u8] = b"0\r\n\r\n";
@@ -40,6 +40,11 @@ impl Frame {
         Self { chunk: Bytes::from(chunk), begin: size.len() }
     }
 
+    /// The comment that keeps a silent stream open.
+    pub(super) fn heartbeat() -> Self {
+        Self { chunk: Bytes::from_static(HEARTBEAT_CHUNK), begin: "3\r\n".len() }
+    }
+
     /// The event alone, for whoever frames by itself: HTTP/1.0 and HTTP/2.
     pub(super) fn event(&self) -> Bytes {
         self.chunk.slice(self.begin..self.chunk.len() - 2)
@@ -57,9 +62,6 @@ const RETRY_MS: u32 = 15_000;
 /// The same behind a cache, where streams end every minute: a browser that then waited for a
 /// quarter of one would be deaf for that. The cache makes one request of all that come back.
 const CACHED_RETRY_MS: u32 = 1_000;
-
-/// The comment that keeps a silent stream open.
-pub(super) const HEARTBEAT: &[u8] = b":\n\n";
 
 /// A comment that says nothing.
 const HELLO: &str = ": ok\n\n";
@@ -214,8 +216,8 @@ mod tests {
         let frame = Frame::new("data: 0123456789\n\n");
         assert_eq!(frame.chunk(), "12\r\ndata: 0123456789\n\n\r\n");
         assert_eq!(frame.event(), "data: 0123456789\n\n");
-        let heartbeat = Frame::new(std::str::from_utf8(HEARTBEAT).unwrap());
-        assert_eq!(heartbeat.chunk(), HEARTBEAT_CHUNK);
+        assert_eq!(Frame::heartbeat(), Frame::new(":\n\n"));
+        assert_eq!(Frame::heartbeat().event(), ":\n\n");
     }
 
     /// Parses `bytes`, cut into pieces of `size`, with an independent parser.
@@ -238,7 +240,7 @@ mod tests {
             let facts = PingFacts { spread_ms, ..facts(revision, micros, base.as_deref()) };
             let mut bytes = hello().event().to_vec();
             bytes.extend_from_slice(&flagsmith_ping(&facts, Contract::Direct).event());
-            bytes.extend_from_slice(HEARTBEAT);
+            bytes.extend_from_slice(&Frame::heartbeat().event());
             bytes.extend_from_slice(&goodbye(1234).event());
             bytes.extend_from_slice(&ofrep_ping(&facts, Contract::Cached).event());
             bytes.extend_from_slice(&ofrep_state(&facts, Contract::Cached).event());

@@ -5,8 +5,6 @@
 
 use std::sync::{Arc, OnceLock};
 
-use bytes::Bytes;
-
 use super::frames::{self, Frame};
 use super::manner::{Contract, Dialect, Manner};
 use crate::model::{ClientKey, Stamp};
@@ -50,11 +48,12 @@ struct Said {
     frames: OnceLock<Box<Frames>>,
 }
 
-/// By the manner of the stream.
 #[derive(Debug, Default)]
 struct Frames {
+    /// By the manner of the stream.
     pings: [OnceLock<Frame>; Manner::COUNT],
-    heartbeats: [OnceLock<Frame>; Manner::COUNT],
+    /// By the contract alone: only OFREP's dialect has them.
+    states: [OnceLock<Frame>; Contract::ALL.len()],
 }
 
 impl PingFacts {
@@ -91,10 +90,10 @@ impl Ping {
         })
     }
 
-    /// What a stream says when it has been silent for long.
-    fn heartbeat(&self, manner: Manner) -> &Frame {
-        self.frames().heartbeats[manner.index()]
-            .get_or_init(|| frames::ofrep_state(&self.said.facts, manner.contract))
+    /// The state, for who has been silent for long.
+    fn state(&self, contract: Contract) -> &Frame {
+        self.frames().states[contract as usize]
+            .get_or_init(|| frames::ofrep_state(&self.said.facts, contract))
     }
 
     fn frames(&self) -> &Frames {
@@ -116,19 +115,13 @@ impl Ping {
     }
 }
 
-/// A heartbeat as a chunk. In OFREP's dialect it tells the state, so that a ping which got lost on
-/// the way heals; in Flagsmith's it must be a comment, because SDKs take any data for a change.
-pub(super) fn heartbeat_chunk(newest: Option<&Ping>, manner: Manner) -> Bytes {
-    match newest {
-        Some(ping) if manner.dialect == Dialect::Ofrep => ping.heartbeat(manner).chunk().clone(),
-        _ => Bytes::from_static(frames::HEARTBEAT_CHUNK),
-    }
-}
-
-/// The same for whoever frames by itself.
-pub(super) fn heartbeat_event(newest: Option<&Ping>, manner: Manner) -> Bytes {
-    match newest {
-        Some(ping) if manner.dialect == Dialect::Ofrep => ping.heartbeat(manner).event(),
-        _ => Bytes::from_static(frames::HEARTBEAT),
-    }
+/// What a stream says when it has been silent for long. In OFREP's dialect it tells the state, so that
+/// a ping which got lost on the way heals; in Flagsmith's it must be a comment, because SDKs take any
+/// data for a change, and nobody is asked for the newest state.
+pub(super) fn heartbeat(manner: Manner, newest: impl FnOnce() -> Option<Ping>) -> Frame {
+    let state = match manner.dialect {
+        Dialect::Flagsmith => None,
+        Dialect::Ofrep => newest(),
+    };
+    state.map_or_else(Frame::heartbeat, |ping| ping.state(manner.contract).clone())
 }

@@ -35,7 +35,7 @@ use self::groups::Groups;
 use self::throttle::Throttle;
 use super::opening::Join;
 use super::pace::{cut_of_drain, share_of_drain};
-use super::ping::heartbeat_chunk;
+use super::ping::heartbeat;
 use super::shards::{Adoption, Inbox, Returned, Times};
 use super::wheel::{TICK, Tick, Wheel, ticks};
 use crate::metrics::{StreamEnd, StreamMetrics};
@@ -248,9 +248,8 @@ impl Shard {
         } else {
             if client.heartbeat_at <= now {
                 client.heartbeat_at = now.saturating_add(client.heartbeat);
-                let newest = client.newest().ping;
-                let chunk = heartbeat_chunk(newest.as_ref(), client.manner);
-                self.write(key, &chunk, false);
+                let frame = heartbeat(client.manner, || client.newest().ping);
+                self.write(key, frame.chunk(), false);
             }
             self.schedule(key);
         }
