@@ -84,7 +84,6 @@ impl App {
         let evaluations = Arc::new(Evaluations::new(metrics.analytics()));
         let pings = Pings::new(&public_url, &settings.stream);
         let (flips, canary) = Canary::new(&settings.cdn, &public_url, metrics.canary())?;
-        let first = changed_last(&store, settings.cdn.canary_streams).await?;
         let feed = Feed::start(
             Told {
                 store: store.clone(),
@@ -101,7 +100,12 @@ impl App {
         .await?;
         let parts = Parts { store: &store, directory, flagsets, hub, evaluations: &evaluations };
         let doors = parts.doors(&settings, &metrics, &shutdown);
-        let canary = canary.map(|canary| (canary, first));
+        let canary = match canary {
+            Some(canary) => {
+                Some((canary, changed_last(&store, settings.cdn.canary_streams).await?))
+            }
+            None => None,
+        };
         Ok(Self {
             settings,
             metrics,

@@ -17,3 +17,9 @@ pub fn client() -> reqwest::ClientBuilder {
 pub fn plain_client() -> reqwest::ClientBuilder {
     client().tls_certs_only([])
 }
+
+/// What clients of these URLs are built from. Plain HTTP must work where the system has no
+/// certificates at all.
+pub fn client_for<'a>(urls: impl IntoIterator<Item = &'a str>) -> reqwest::ClientBuilder {
+    if urls.into_iter().any(|url| url.starts_with("https:")) { client() } else { plain_client() }
+}

@@ -6,7 +6,7 @@
 //! environments that changed last, behaves like any client (it comes back with a jitter, and reads
 //! what a ping names), and what it costs a cache is one client more.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{HashMap, VecDeque};
 use std::time::{Duration, Instant};
 
 use rand::RngExt as _;
@@ -39,6 +39,9 @@ const HEARTBEATS_MISSING_MAX: f64 = 3.0;
 
 /// A stream that lasted less is a failure: a cache hands out a recording.
 const LASTING: Duration = Duration::from_secs(1);
+
+/// Rest between two streams; doubled for each failure upon the other.
+const REST: Duration = Duration::from_secs(1);
 
 /// Longest rest after failures.
 const REST_MAX: Duration = Duration::from_secs(30);
@@ -127,12 +130,8 @@ impl Canary {
         if !cdn.canary {
             return Ok((Flips::default(), None));
         }
-        let client = if public_url.starts_with("https:") {
-            outbound::client()
-        } else {
-            outbound::plain_client()
-        };
-        let reader = client.timeout(READ_TIMEOUT).build().map_err(|error| {
+        let reader = outbound::client_for([public_url]).timeout(READ_TIMEOUT).build();
+        let reader = reader.map_err(|error| {
             ConfigError::new(format!("cdn.canary cannot use TLS ({error}): turn it off"))
         })?;
         let (sender, flips) = mpsc::channel(NEWS_MAX);
@@ -144,7 +143,7 @@ impl Canary {
     /// Follows the environments of `first`, which changed last, then those that change, until the
     /// drain: it would only be one more client that a drain has to wait for.
     pub async fn run(mut self, first: Vec<ClientKey>, shutdown: Shutdown) {
-        let mut followers = BTreeMap::new();
+        let mut followers = HashMap::new();
         let mut tasks = JoinSet::new();
         for client_key in first.into_iter().take(self.streams_max) {
             self.follow(&client_key, &mut followers, &mut tasks);
@@ -157,12 +156,11 @@ impl Canary {
             };
             let Flip { client_key, revision, since_commit } = flip;
             let committed = told.checked_sub(since_commit).unwrap_or(told);
-            let key = client_key.as_str().to_owned();
-            if !followers.contains_key(&key) {
+            if !followers.contains_key(&client_key) {
                 self.make_room(&mut followers);
                 self.follow(&client_key, &mut followers, &mut tasks);
             }
-            if let Some(follower) = followers.get_mut(&key) {
+            if let Some(follower) = followers.get_mut(&client_key) {
                 follower.changed = told;
                 drop(follower.flips.try_send(Seen { revision, at: committed }));
             }
@@ -170,7 +168,7 @@ impl Canary {
     }
 
     /// Lets go of the environment that has not changed for longest, if there are as many as may be.
-    fn make_room(&self, followers: &mut BTreeMap<String, Follower>) {
+    fn make_room(&self, followers: &mut HashMap<ClientKey, Follower>) {
         while followers.len() >= self.streams_max {
             let oldest = followers.iter().min_by_key(|(_, follower)| follower.changed);
             let Some(oldest) = oldest.map(|(key, _)| key.clone()) else { return };
@@ -183,7 +181,7 @@ impl Canary {
     fn follow(
         &self,
         client_key: &ClientKey,
-        followers: &mut BTreeMap<String, Follower>,
+        followers: &mut HashMap<ClientKey, Follower>,
         tasks: &mut JoinSet<()>,
     ) {
         // The dialect whose heartbeats tell the state, and which no echo repeats.
@@ -210,7 +208,7 @@ impl Canary {
         };
         let task = tasks.spawn(follow.run());
         let follower = Follower { flips: sender, task, changed: Instant::now() };
-        followers.insert(client_key.as_str().to_owned(), follower);
+        followers.insert(client_key.clone(), follower);
     }
 }
 
@@ -223,11 +221,9 @@ impl Follow {
             self.metrics.ended(end);
             // Other clients come back with a jitter, too: a measure of users is one of their waits.
             let jitter = rand::rng().random_range(0.5..1.5);
-            let lasted = began.elapsed() >= LASTING;
-            failures = if lasted { 0 } else { failures + 1 };
-            let rest = Duration::from_secs(1).saturating_mul(1 << u32::min(failures, 5));
-            let rest = if lasted { Duration::from_secs(1) } else { rest.min(REST_MAX) };
-            self.rest(rest.mul_f64(jitter)).await;
+            failures = if began.elapsed() >= LASTING { 0 } else { failures + 1 };
+            let rest = REST * (1 << u32::min(failures, 5));
+            self.rest(rest.min(REST_MAX).mul_f64(jitter)).await;
         }
     }
 

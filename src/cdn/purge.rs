@@ -86,14 +86,12 @@ impl Purger {
             },
         };
         let bound = Duration::from_millis(cdn.purge_timeout_ms);
-        // Plain HTTP must work where the system has no certificates at all.
-        let is_plain = cdn.purge != Purge::Fastly || !cdn.purge_urls.is_empty();
-        let is_plain = is_plain && cdn.purge_urls.iter().all(|url| url.starts_with("http:"));
-        let client = if is_plain { outbound::plain_client() } else { outbound::client() };
         // The caches are named by address; a proxy of the machine is none of them.
-        let client = client.no_proxy().timeout(bound).build().map_err(|error| {
-            ConfigError::new(format!("cdn.purge cannot use TLS ({error}): give http:// URLs"))
-        })?;
+        let client = outbound::client_for(plan.urls()).no_proxy().timeout(bound).build().map_err(
+            |error| {
+                ConfigError::new(format!("cdn.purge cannot use TLS ({error}): give http:// URLs"))
+            },
+        )?;
         let turns = Semaphore::new(PURGES_MAX);
         Ok(Some(Self { inner: Arc::new(Inner { client, plan, bound, turns, metrics }) }))
     }
@@ -117,6 +115,18 @@ impl Purger {
             tracing::warn!(%client_key, "a cache was not purged within `cdn.purge_timeout_ms`");
         }
         metrics.record(outcome, began.elapsed());
+    }
+}
+
+impl Plan {
+    /// Whom it asks.
+    fn urls(&self) -> Vec<&str> {
+        match self {
+            Self::Fastly { base, .. } => vec![base],
+            Self::Varnish { bases: urls } | Self::Http { urls, .. } => {
+                urls.iter().map(String::as_str).collect()
+            }
+        }
     }
 }
 

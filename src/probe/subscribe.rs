@@ -141,11 +141,7 @@ impl Subscriber {
     pub fn new(url: &StreamUrl, options: &Options) -> Result<Self, UsageError> {
         let unusable =
             |error: reqwest::Error| UsageError(format!("TLS cannot be set up: {}", causes(&error)));
-        // Plain HTTP must work where the system has no certificates at all.
-        let mut builder = match url.url().scheme() {
-            "https" => outbound::client(),
-            _ => outbound::plain_client(),
-        };
+        let mut builder = outbound::client_for([url.url().as_str()]);
         builder = builder.connect_timeout(CONNECT_TIMEOUT);
         if let Some(pem) = options.authority.as_ref().filter(|_| url.url().scheme() == "https") {
             let authority = Certificate::from_pem_bundle(pem).unwrap_or_default();
