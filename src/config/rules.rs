@@ -1,0 +1,154 @@
+//! What settings must keep to that a type cannot express. Each refusal names the key, the rule and what
+//! to do.
+
+use super::{Auth, Cdn, ConfigError, FanOut, Purge, Server, Settings, Stream};
+use crate::model::Secret;
+
+/// More shards than any machine has cores.
+const SHARDS_MAX: usize = 1024;
+
+/// Shortest life of a stream that a cache shares: of less it could share hardly anything.
+const CACHED_LIFE_SECONDS_MIN: u64 = 10;
+
+/// Half of the shortest time after which a cache gives up a silent origin (Fastly's default).
+const CACHED_HEARTBEAT_SECONDS_MAX: u64 = 5;
+
+/// More would measure the canary.
+const CANARY_STREAMS_MAX: usize = 100;
+
+/// Shortest token that automation may choose: shorter ones can be guessed.
+const TOKEN_LENGTH_MIN: usize = 24;
+
+impl Settings {
+    /// Rules that a type cannot express.
+    pub(super) fn check(&self) -> Result<(), ConfigError> {
+        self.server.check()?;
+        self.auth.check()?;
+        self.stream.check(&self.server)?;
+        self.cdn.check()?;
+        rule(
+            self.limits.header_bytes >= 8192,
+            "limits.header_bytes must be at least 8192: browsers send that much",
+        )?;
+        rule(
+            self.limits.requests_per_second > 0
+                && self.limits.header_seconds > 0
+                && self.limits.body_seconds > 0
+                && self.limits.connections > 0,
+            "limits.requests_per_second, header_seconds, body_seconds and connections must be at least 1",
+        )?;
+        rule(
+            self.store.poll_ms > 0 && self.analytics.flush_seconds > 0,
+            "store.poll_ms and analytics.flush_seconds must be at least 1",
+        )?;
+        rule(
+            self.store.url.starts_with("sqlite:"),
+            "store.url must begin with sqlite://, for example sqlite:///var/lib/flagcast/flagcast.db",
+        )
+    }
+}
+
+impl Server {
+    fn check(&self) -> Result<(), ConfigError> {
+        let (certificate, key) = (&self.tls_certificate, &self.tls_key);
+        rule(
+            certificate.is_empty() || !key.is_empty(),
+            "server.tls_certificate needs server.tls_key beside it: name the file of its private key",
+        )?;
+        rule(
+            key.is_empty() || !certificate.is_empty(),
+            "server.tls_key needs server.tls_certificate beside it: name the file of its certificate",
+        )?;
+        let url = &self.public_url;
+        rule(
+            url.is_empty() || is_http(url),
+            "server.public_url must begin with http:// or https://, for example https://flags.example.com",
+        )
+    }
+}
+
+impl Auth {
+    fn check(&self) -> Result<(), ConfigError> {
+        let token = &self.bootstrap_token;
+        rule(
+            token.is_empty() || token.expose().len() >= TOKEN_LENGTH_MIN,
+            "auth.bootstrap_token must have at least 24 characters: take one from `openssl rand -hex 24`",
+        )?;
+        rule(
+            is_graphic(token) && is_graphic(&self.push_token),
+            "auth.bootstrap_token and auth.push_token may hold only printable ASCII without spaces",
+        )
+    }
+}
+
+impl Stream {
+    fn check(&self, server: &Server) -> Result<(), ConfigError> {
+        rule(
+            self.heartbeat_seconds > 0
+                && self.life_seconds > 0
+                && self.short_life_seconds > 0
+                && self.stall_seconds > 0,
+            "stream.heartbeat_seconds, life_seconds, short_life_seconds and stall_seconds must be at least 1",
+        )?;
+        rule(
+            self.cached_life_seconds >= CACHED_LIFE_SECONDS_MIN,
+            "stream.cached_life_seconds must be at least 10: a cache must have time to gather clients",
+        )?;
+        rule(
+            (1..=CACHED_HEARTBEAT_SECONDS_MAX).contains(&self.cached_heartbeat_seconds),
+            "stream.cached_heartbeat_seconds must be 1 to 5: Fastly takes a stream for complete after \
+             10 silent seconds and would hand it out as a recording",
+        )?;
+        rule(
+            self.shards <= SHARDS_MAX,
+            "stream.shards must be at most 1024: more than one for each core gains nothing",
+        )?;
+        rule(
+            self.pings_per_second_max == 0 || (self.fan_out == FanOut::Shards && !server.has_tls()),
+            "stream.pings_per_second_max needs stream.fan_out = \"shards\" and no TLS: bodies know no pace",
+        )
+    }
+}
+
+impl Cdn {
+    fn check(&self) -> Result<(), ConfigError> {
+        rule(
+            self.purge_timeout_ms > 0,
+            "cdn.purge_timeout_ms must be at least 1: it is how long a ping may wait for its purge",
+        )?;
+        rule(
+            (1..=CANARY_STREAMS_MAX).contains(&self.canary_streams),
+            "cdn.canary_streams must be 1 to 100; to have none set cdn.canary = false",
+        )?;
+        rule(
+            self.purge_urls.iter().all(|url| is_http(url)),
+            "cdn.purge_urls must begin with http:// or https://, for example http://varnish:6081",
+        )?;
+        rule(
+            self.purge != Purge::Fastly
+                || !(self.fastly_service.is_empty() || self.fastly_token.is_empty()),
+            "cdn.purge = \"fastly\" needs cdn.fastly_service and cdn.fastly_token: the id of the \
+             service, and a token with the scope purge_select",
+        )?;
+        rule(
+            is_graphic(&self.fastly_token),
+            "cdn.fastly_token may hold only printable ASCII without spaces",
+        )?;
+        rule(
+            !matches!(self.purge, Purge::Varnish | Purge::Http) || !self.purge_urls.is_empty(),
+            "cdn.purge = \"varnish\" and \"http\" need cdn.purge_urls: whom to ask",
+        )
+    }
+}
+
+fn rule(holds: bool, text: &str) -> Result<(), ConfigError> {
+    if holds { Ok(()) } else { Err(ConfigError(text.to_owned())) }
+}
+
+fn is_graphic(secret: &Secret) -> bool {
+    secret.expose().bytes().all(|b| b.is_ascii_graphic())
+}
+
+fn is_http(url: &str) -> bool {
+    url.starts_with("http://") || url.starts_with("https://")
+}
