@@ -20,7 +20,7 @@ const { createServer } = require('node:http');
 const { readFileSync } = require('node:fs');
 const { join } = require('node:path');
 const readline = require('node:readline');
-const { chromium } = require('playwright-core');
+const { launch } = require('./chromium.js');
 
 const PATIENCE_MS = 30_000;
 const CLIENT = join(__dirname, '../../clients/browser/flagcast.js');
@@ -146,21 +146,9 @@ async function obey(setting, command) {
 
 async function main() {
   const server = await serveSite();
-  const browser = await chromium.launch({
-    executablePath: process.env.CHROMIUM ?? '/usr/bin/chromium',
+  const browser = await launch(['--host-resolver-rules=MAP app.test 127.0.0.1'], {
     // Pages are to come back as they were left.
     ignoreDefaultArgs: ['--disable-back-forward-cache'],
-    args: [
-      // The pages come from this script, and containers run tests as root.
-      '--no-sandbox',
-      '--disable-gpu',
-      '--disable-quic',
-      '--disable-background-networking',
-      '--disable-component-update',
-      '--disable-sync',
-      '--no-first-run',
-      '--host-resolver-rules=MAP app.test 127.0.0.1',
-    ],
   });
   const setting = { browser, port: server.address().port };
   report({ event: 'ready', version: browser.version() });

@@ -14,7 +14,7 @@
 'use strict';
 
 const readline = require('node:readline');
-const { chromium } = require('playwright-core');
+const { launch } = require('./chromium.js');
 
 const PATIENCE_MS = 30_000;
 
@@ -83,19 +83,7 @@ async function obey(browser, command) {
 }
 
 async function main() {
-  const browser = await chromium.launch({
-    executablePath: process.env.CHROMIUM ?? '/usr/bin/chromium',
-    args: [
-      // The pages come from the gateway under test, and containers run tests as root.
-      '--no-sandbox',
-      '--disable-gpu',
-      '--disable-quic',
-      '--disable-background-networking',
-      '--disable-component-update',
-      '--disable-sync',
-      '--no-first-run',
-    ],
-  });
+  const browser = await launch();
   report({ event: 'ready', version: browser.version() });
   for await (const line of readline.createInterface({ input: process.stdin })) {
     const command = JSON.parse(line);
