@@ -108,8 +108,9 @@ fn iso(micros: i64) -> String {
 pub(super) mod tests {
     use super::*;
     use crate::model::{
-        ClientKey, Environment, EnvironmentId, EnvironmentKind, Feature, FeatureDefaults,
-        FeatureId, FlagValue, Project, ProjectId, Revision, Stamp, UpdatedAt,
+        ClientKey, Environment, EnvironmentId, EnvironmentKind, EnvironmentSettings, Feature,
+        FeatureDefaults, FeatureId, FlagValue, Project, ProjectId, Revision, Stamp, UpdatedAt,
+        ValueType,
     };
 
     pub(in crate::flagset) fn state() -> EnvironmentState {
@@ -120,12 +121,17 @@ pub(super) mod tests {
                 description: String::new(),
                 tags: Vec::new(),
                 defaults: FeatureDefaults::default(),
+                value_type: ValueType::Plain,
+                server_key_only: false,
+                variants: Vec::new(),
                 created_at: 1_763_790_000_000_000,
             },
             state_id: 100 + id,
             state_uuid: "d7303252-33a7-4991-b20f-8564959e42c8".to_owned(),
             enabled,
             value,
+            weights: Vec::new(),
+            overrides: Vec::new(),
         };
         EnvironmentState {
             environment: Environment {
@@ -135,6 +141,7 @@ pub(super) mod tests {
                 key: "production".to_owned(),
                 name: "Production".to_owned(),
                 client_key: ClientKey::parse("npfo95nMwUw8cjHXdHi2hG").unwrap(),
+                settings: EnvironmentSettings::default(),
                 stamp: Stamp {
                     revision: Revision(42),
                     updated_at: UpdatedAt::from_micros(1_763_790_000_015_625),
@@ -151,6 +158,8 @@ pub(super) mod tests {
                 flag(7, "dark-mode", true, FlagValue::Null),
                 flag(8, "Limit", false, FlagValue::Integer(7)),
             ],
+            segments: Vec::new(),
+            identity_overrides: Vec::new(),
         }
     }
 

@@ -1,6 +1,9 @@
 //! Projects, environments, features and flags as the store tells of them.
 
-use super::{ClientKey, EnvironmentId, FeatureId, FlagValue, ProjectId, Stamp};
+use super::{
+    ClientKey, EnvironmentId, FeatureId, FlagValue, IdentityOverrides, ProjectId, Segment,
+    SegmentOverride, Stamp, ValueType, Variant, Weight,
+};
 
 /// A set of features with the environments in which they have states.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -24,6 +27,31 @@ pub enum EnvironmentKind {
     PushOnly,
 }
 
+/// What an environment shows, and of whom it takes what.
+#[expect(clippy::struct_excessive_bools, reason = "each is a setting of its own")]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct EnvironmentSettings {
+    /// Flags that are off are left out of Flagsmith's lists.
+    pub hide_disabled_flags: bool,
+    /// Whether traits count that come with a client key, which anybody may have.
+    pub allow_client_traits: bool,
+    /// Descriptions, ids and traits are left out of what Flagsmith's SDKs get.
+    pub hide_sensitive_data: bool,
+    /// Whether traits that SDKs send are kept for later evaluations.
+    pub persist_traits: bool,
+}
+
+impl Default for EnvironmentSettings {
+    fn default() -> Self {
+        Self {
+            hide_disabled_flags: false,
+            allow_client_traits: true,
+            hide_sensitive_data: false,
+            persist_traits: true,
+        }
+    }
+}
+
 /// The unit that has a revision, a flag set and a stream.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Environment {
@@ -39,6 +67,8 @@ pub struct Environment {
     pub name: String,
     /// The public key in URLs.
     pub client_key: ClientKey,
+    /// What it shows.
+    pub settings: EnvironmentSettings,
     /// Its newest state.
     pub stamp: Stamp,
     /// When it was made, in microseconds since the epoch.
@@ -58,6 +88,12 @@ pub struct Feature {
     pub tags: Vec<String>,
     /// What it is in an environment that was never told otherwise.
     pub defaults: FeatureDefaults,
+    /// How its texts are to be understood.
+    pub value_type: ValueType,
+    /// Whether client keys do not get to see it.
+    pub server_key_only: bool,
+    /// Values among which identities are shared out, in the order of their ids.
+    pub variants: Vec<Variant>,
     /// When it was made, in microseconds since the epoch.
     pub created_at: i64,
 }
@@ -82,8 +118,12 @@ pub struct Flag {
     pub state_uuid: String,
     /// On or off here.
     pub enabled: bool,
-    /// Its value here.
+    /// Its value here; with variants, what those get whom no variant gets.
     pub value: FlagValue,
+    /// Shares of the feature's variants here, in their order.
+    pub weights: Vec<Weight>,
+    /// Its states for segments, the strongest first.
+    pub overrides: Vec<SegmentOverride>,
 }
 
 /// Everything that the flag set of one revision is rendered from, read in one transaction.
@@ -95,4 +135,8 @@ pub struct EnvironmentState {
     pub project: Project,
     /// Its flags, by feature key.
     pub flags: Vec<Flag>,
+    /// The segments of its project, by id.
+    pub segments: Vec<Segment>,
+    /// What single identities get, by identifier.
+    pub identity_overrides: Vec<IdentityOverrides>,
 }

@@ -1,4 +1,4 @@
-//! What a flag is: ids, revisions, values, environments and changes.
+//! What a flag is: ids, revisions, values, environments, targeting and changes.
 //!
 //! Pure values: no I/O, no async, no clock. Text from outside becomes one of these types once, at
 //! the door, and needs no second check inside.
@@ -8,16 +8,24 @@ mod change;
 mod environment;
 mod id;
 mod revision;
+mod scalar;
+mod targeting;
 mod value;
 
 pub use access::{Role, Scope, Token};
 pub use change::{ChangeEvent, Origin};
 pub use environment::{
-    Environment, EnvironmentKind, EnvironmentState, Feature, FeatureDefaults, Flag, Project,
+    Environment, EnvironmentKind, EnvironmentSettings, EnvironmentState, Feature, FeatureDefaults,
+    Flag, Project,
 };
 pub use id::{
-    ClientKey, EnvironmentId, FeatureId, FeatureKey, Key, KeyError, ProjectId, SERVER_KEY_PREFIX,
-    Secret, TokenId,
+    ClientKey, EnvironmentId, FeatureId, FeatureKey, IdentityId, Key, KeyError, ProjectId,
+    SERVER_KEY_PREFIX, Secret, SegmentId, TokenId, VariantId,
 };
 pub use revision::{Revision, Stamp, TICK_MICROS, UpdatedAt};
+pub use scalar::{Scalar, ScalarError, Traits};
+pub use targeting::{
+    Condition, Identity, IdentityOverride, IdentityOverrides, KnownIdentity, Operator, Rule,
+    RuleKind, Segment, SegmentOverride, ValueType, Variant, Weight, WeightError,
+};
 pub use value::{FlagValue, ValueError};

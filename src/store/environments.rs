@@ -8,11 +8,11 @@ use sqlx::any::AnyRow;
 
 use super::changes::Note;
 use super::projects::count_in;
-use super::{Change, Connection, Page, Store, StoreError, counter};
+use super::{Change, Connection, Page, Store, StoreError, counter, flag};
 use crate::config::Limits;
 use crate::model::{
-    ClientKey, Environment, EnvironmentId, EnvironmentKind, Key, Project, ProjectId, Revision,
-    Stamp, UpdatedAt,
+    ClientKey, Environment, EnvironmentId, EnvironmentKind, EnvironmentSettings, Key, Project,
+    ProjectId, Revision, Stamp, UpdatedAt,
 };
 
 /// An environment to be made.
@@ -96,7 +96,8 @@ impl Store {
     pub async fn directory(&self) -> Result<Vec<DirectoryEntry>, StoreError> {
         let mut connection = self.reader().await?;
         let rows = sqlx::query(
-            "SELECT id, project_id, key, name, client_key, revision, updated_at, created_at \
+            "SELECT id, project_id, key, name, client_key, revision, updated_at, created_at, \
+             hide_disabled_flags, allow_client_traits, hide_sensitive_data, persist_traits \
              FROM environments ORDER BY id",
         )
         .fetch_all(&mut *connection)
@@ -123,7 +124,8 @@ impl Store {
     ) -> Result<Option<DirectoryEntry>, StoreError> {
         let mut connection = self.reader().await?;
         let row = sqlx::query(
-            "SELECT id, project_id, key, name, client_key, revision, updated_at, created_at \
+            "SELECT id, project_id, key, name, client_key, revision, updated_at, created_at, \
+             hide_disabled_flags, allow_client_traits, hide_sensitive_data, persist_traits \
              FROM environments WHERE id = $1",
         )
         .bind(id.0)
@@ -173,7 +175,8 @@ impl Change {
             "INSERT INTO environments \
              (project_id, key, name, client_key, revision, updated_at, created_at) \
              VALUES ($1, $2, $3, $4, 0, 0, $5) \
-             RETURNING id, project_id, key, name, client_key, revision, updated_at, created_at",
+             RETURNING id, project_id, key, name, client_key, revision, updated_at, created_at, \
+             hide_disabled_flags, allow_client_traits, hide_sensitive_data, persist_traits",
         )
         .bind(project.id.0)
         .bind(new.key.as_str())
@@ -184,7 +187,7 @@ impl Change {
         .await
         .map_err(|error| StoreError::taken(error, "environment", new.key.as_str()))?;
         let environment = environment_of(&row)?;
-        self.fill_environment(&environment).await?;
+        self.fill_environment(project, &environment).await?;
         let note = Note::of_environment(
             project,
             &environment,
@@ -307,7 +310,8 @@ async fn list(
     page: Page,
 ) -> Result<Vec<Environment>, StoreError> {
     let rows = sqlx::query(
-        "SELECT id, project_id, key, name, client_key, revision, updated_at, created_at \
+        "SELECT id, project_id, key, name, client_key, revision, updated_at, created_at, \
+             hide_disabled_flags, allow_client_traits, hide_sensitive_data, persist_traits \
          FROM environments WHERE project_id = $1 AND id > $2 ORDER BY id LIMIT $3",
     )
     .bind(project.0)
@@ -324,7 +328,8 @@ async fn find(
     key: &str,
 ) -> Result<Environment, StoreError> {
     let row = sqlx::query(
-        "SELECT id, project_id, key, name, client_key, revision, updated_at, created_at \
+        "SELECT id, project_id, key, name, client_key, revision, updated_at, created_at, \
+             hide_disabled_flags, allow_client_traits, hide_sensitive_data, persist_traits \
          FROM environments WHERE project_id = $1 AND key = $2",
     )
     .bind(project.id.0)
@@ -352,6 +357,12 @@ pub(super) fn environment_of(row: &AnyRow) -> Result<Environment, StoreError> {
         stamp: Stamp {
             revision: Revision(counter(row.try_get("revision")?)),
             updated_at: UpdatedAt::from_micros(row.try_get("updated_at")?),
+        },
+        settings: EnvironmentSettings {
+            hide_disabled_flags: flag(row, "hide_disabled_flags")?,
+            allow_client_traits: flag(row, "allow_client_traits")?,
+            hide_sensitive_data: flag(row, "hide_sensitive_data")?,
+            persist_traits: flag(row, "persist_traits")?,
         },
         created_at: row.try_get("created_at")?,
     })

@@ -5,9 +5,11 @@ use sqlx::Row as _;
 use sqlx::any::AnyRow;
 
 use super::projects::count_in;
-use super::{Change, Connection, Page, Store, StoreError, flag, json as json_column};
+use super::{Change, Connection, Page, Store, StoreError, flag, json as json_column, variants};
 use crate::config::Limits;
-use crate::model::{Feature, FeatureDefaults, FeatureId, FeatureKey, Project, ProjectId};
+use crate::model::{
+    Feature, FeatureDefaults, FeatureId, FeatureKey, Project, ProjectId, ValueType, Variant,
+};
 
 /// A feature to be made.
 #[derive(Clone, Debug)]
@@ -29,16 +31,7 @@ impl Store {
         project: ProjectId,
         page: Page,
     ) -> Result<Vec<Feature>, StoreError> {
-        let rows = sqlx::query(
-            "SELECT id, key, description, tags, enabled, value, created_at FROM features \
-             WHERE project_id = $1 AND id > $2 ORDER BY id LIMIT $3",
-        )
-        .bind(project.0)
-        .bind(page.after)
-        .bind(i64::from(page.limit))
-        .fetch_all(&mut *self.reader().await?)
-        .await?;
-        rows.iter().map(feature_of).collect()
+        list(&mut *self.reader().await?, project, page).await
     }
 
     /// The feature with this key.
@@ -71,7 +64,8 @@ impl Change {
             "INSERT INTO features \
              (project_id, key, folded_key, description, tags, enabled, value, created_at) \
              VALUES ($1, $2, $3, $4, $5, $6, $7, $8) \
-             RETURNING id, key, description, tags, enabled, value, created_at",
+             RETURNING id, key, description, tags, enabled, value, value_type, server_key_only, \
+             created_at",
         )
         .bind(project.id.0)
         .bind(new.key.as_str())
@@ -84,10 +78,10 @@ impl Change {
         .fetch_one(self.connection())
         .await
         .map_err(|error| StoreError::taken(error, "feature", new.key.as_str()))?;
-        let feature = feature_of(&row)?;
+        let feature = feature_of(&row, Vec::new())?;
         let environments = self.environments_of(project.id).await?;
         for environment in &environments {
-            self.create_flag(environment, feature.id, &feature.defaults).await?;
+            self.create_flag(environment, &feature).await?;
         }
         let states = (json!(null), shown(&feature));
         self.note_everywhere(project, &environments, "feature.created", &feature.key, &states);
@@ -148,24 +142,49 @@ fn shown(feature: &Feature) -> serde_json::Value {
     })
 }
 
+pub(super) async fn list(
+    connection: &mut Connection,
+    project: ProjectId,
+    page: Page,
+) -> Result<Vec<Feature>, StoreError> {
+    let rows = sqlx::query(
+        "SELECT id, key, description, tags, enabled, value, value_type, server_key_only, \
+         created_at FROM features WHERE project_id = $1 AND id > $2 ORDER BY id LIMIT $3",
+    )
+    .bind(project.0)
+    .bind(page.after)
+    .bind(i64::from(page.limit))
+    .fetch_all(&mut *connection)
+    .await?;
+    let mut variants = variants::of_project(connection, project).await?;
+    let of = |row: &AnyRow| {
+        let id: i64 = row.try_get("id")?;
+        feature_of(row, variants.remove(&id).unwrap_or_default())
+    };
+    rows.iter().map(of).collect()
+}
+
 async fn find(
     connection: &mut Connection,
     project: &Project,
     key: &str,
 ) -> Result<Feature, StoreError> {
     let row = sqlx::query(
-        "SELECT id, key, description, tags, enabled, value, created_at FROM features \
+        "SELECT id, key, description, tags, enabled, value, value_type, server_key_only, \
+             created_at FROM features \
          WHERE project_id = $1 AND key = $2",
     )
     .bind(project.id.0)
     .bind(key)
-    .fetch_optional(connection)
+    .fetch_optional(&mut *connection)
     .await?
     .ok_or_else(|| StoreError::not_found("feature", key))?;
-    feature_of(&row)
+    let variants = variants::of_feature(connection, FeatureId(row.try_get("id")?)).await?;
+    feature_of(&row, variants)
 }
 
-pub(super) fn feature_of(row: &AnyRow) -> Result<Feature, StoreError> {
+pub(super) fn feature_of(row: &AnyRow, variants: Vec<Variant>) -> Result<Feature, StoreError> {
+    let value_type: String = row.try_get("value_type")?;
     Ok(Feature {
         id: FeatureId(row.try_get("id")?),
         key: row.try_get("key")?,
@@ -175,6 +194,15 @@ pub(super) fn feature_of(row: &AnyRow) -> Result<Feature, StoreError> {
             enabled: flag(row, "enabled")?,
             value: json_column(row, "value")?,
         },
+        value_type: match value_type.as_str() {
+            "plain" => ValueType::Plain,
+            "json" => ValueType::Json,
+            _ => {
+                return Err(StoreError::Damaged(format!("column value_type holds {value_type:?}")));
+            }
+        },
+        server_key_only: flag(row, "server_key_only")?,
+        variants,
         created_at: row.try_get("created_at")?,
     })
 }

@@ -6,11 +6,13 @@ use sqlx::{Connection as _, Row as _};
 
 use super::changes::Note;
 use super::environments::environment_of;
-use super::features::feature_of;
-use super::{Change, Connection, Store, StoreError, flag, json as json_column};
+use super::features::{self, feature_of};
+use super::overrides::{self, OverrideRows};
+use super::variants::{self, Variants, weights_column, weights_of};
+use super::{Change, Connection, Page, Store, StoreError, flag, json as json_column, segments};
 use crate::model::{
-    Environment, EnvironmentId, EnvironmentState, FeatureDefaults, FeatureId, Flag, FlagValue,
-    Project,
+    Environment, EnvironmentId, EnvironmentState, Feature, FeatureId, Flag, FlagValue, Project,
+    Variant, Weight,
 };
 
 /// What to change of a flag; what is absent stays.
@@ -34,7 +36,8 @@ impl Store {
         let mut tx = connection.begin().await?;
         let row = sqlx::query(
             "SELECT e.id, e.project_id, e.key, e.name, e.client_key, e.revision, e.updated_at, \
-             e.created_at, p.key AS project_key FROM environments e \
+             e.created_at, e.hide_disabled_flags, e.allow_client_traits, e.hide_sensitive_data, \
+             e.persist_traits, p.key AS project_key FROM environments e \
              JOIN projects p ON p.id = e.project_id WHERE e.id = $1",
         )
         .bind(id.0)
@@ -44,9 +47,11 @@ impl Store {
         let environment = environment_of(&row)?;
         let project_key: String = row.try_get("project_key")?;
         let project = super::projects::find(&mut tx, &project_key).await?;
-        let flags = list(&mut tx, id).await?;
+        let flags = list(&mut tx, &environment).await?;
+        let segments = segments::list(&mut tx, project.id, Page::ALL).await?;
+        let identity_overrides = overrides::identity_overrides(&mut tx, id).await?;
         tx.commit().await?;
-        Ok(Some(EnvironmentState { environment, project, flags }))
+        Ok(Some(EnvironmentState { environment, project, flags, segments, identity_overrides }))
     }
 }
 
@@ -55,7 +60,8 @@ impl Change {
     pub async fn flag(&mut self, environment: &Environment, key: &str) -> Result<Flag, StoreError> {
         let row = sqlx::query(
             "SELECT s.id AS state_id, s.uuid, s.enabled AS state_enabled, s.value AS state_value, \
-             f.id, f.key, f.description, f.tags, f.enabled, f.value, f.created_at \
+             s.weights, f.id, f.key, f.description, f.tags, f.enabled, f.value, f.value_type, \
+             f.server_key_only, f.created_at \
              FROM flags s JOIN features f ON f.id = s.feature_id \
              WHERE s.environment_id = $1 AND f.key = $2",
         )
@@ -64,7 +70,10 @@ impl Change {
         .fetch_optional(self.connection())
         .await?
         .ok_or_else(|| StoreError::not_found("feature", key))?;
-        flag_of(&row)
+        let feature = FeatureId(row.try_get("id")?);
+        let variants = variants::of_feature(self.connection(), feature).await?;
+        let overrides = OverrideRows::of_flag(self.connection(), environment.id, feature).await?;
+        flag_of(&row, variants, &overrides)
     }
 
     /// Changes a flag. What is asked for and already so makes no event.
@@ -101,7 +110,7 @@ impl Change {
         from: &Environment,
         to: &Environment,
     ) -> Result<(), StoreError> {
-        for flag in list(self.connection(), from.id).await? {
+        for flag in list(self.connection(), from).await? {
             sqlx::query(
                 "UPDATE flags SET enabled = $1, value = $2 \
                  WHERE environment_id = $3 AND feature_id = $4",
@@ -116,21 +125,23 @@ impl Change {
         Ok(())
     }
 
+    /// Gives an environment a feature in its default state.
     pub(super) async fn create_flag(
         &mut self,
         environment: &Environment,
-        feature: FeatureId,
-        defaults: &FeatureDefaults,
+        feature: &Feature,
     ) -> Result<(), StoreError> {
+        let weights: Vec<Weight> = feature.variants.iter().map(|variant| variant.weight).collect();
         sqlx::query(
-            "INSERT INTO flags (environment_id, feature_id, uuid, enabled, value) \
-             VALUES ($1, $2, $3, $4, $5)",
+            "INSERT INTO flags (environment_id, feature_id, uuid, enabled, value, weights) \
+             VALUES ($1, $2, $3, $4, $5, $6)",
         )
         .bind(environment.id.0)
-        .bind(feature.0)
+        .bind(feature.id.0)
         .bind(uuid::Uuid::new_v4().to_string())
-        .bind(i64::from(defaults.enabled))
-        .bind(defaults.value.to_json().to_string())
+        .bind(i64::from(feature.defaults.enabled))
+        .bind(feature.defaults.value.to_json().to_string())
+        .bind(weights_column(feature, &weights))
         .execute(self.connection())
         .await?;
         Ok(())
@@ -139,18 +150,11 @@ impl Change {
     /// Gives a new environment every feature of its project in its default state.
     pub(super) async fn fill_environment(
         &mut self,
+        project: &Project,
         environment: &Environment,
     ) -> Result<(), StoreError> {
-        let rows = sqlx::query(
-            "SELECT id, key, description, tags, enabled, value, created_at FROM features \
-             WHERE project_id = $1 ORDER BY id",
-        )
-        .bind(environment.project_id.map(|id| id.0))
-        .fetch_all(self.connection())
-        .await?;
-        for row in &rows {
-            let feature = feature_of(row)?;
-            self.create_flag(environment, feature.id, &feature.defaults).await?;
+        for feature in features::list(self.connection(), project.id, Page::ALL).await? {
+            self.create_flag(environment, &feature).await?;
         }
         Ok(())
     }
@@ -160,22 +164,42 @@ fn shown(flag: &Flag) -> Json {
     json!({ "enabled": flag.enabled, "value": flag.value.to_json() })
 }
 
-async fn list(connection: &mut Connection, id: EnvironmentId) -> Result<Vec<Flag>, StoreError> {
+async fn list(
+    connection: &mut Connection,
+    environment: &Environment,
+) -> Result<Vec<Flag>, StoreError> {
     let rows = sqlx::query(
         "SELECT s.id AS state_id, s.uuid, s.enabled AS state_enabled, s.value AS state_value, \
-         f.id, f.key, f.description, f.tags, f.enabled, f.value, f.created_at \
+         s.weights, f.id, f.key, f.description, f.tags, f.enabled, f.value, f.value_type, \
+         f.server_key_only, f.created_at \
          FROM flags s JOIN features f ON f.id = s.feature_id \
          WHERE s.environment_id = $1 ORDER BY f.key",
     )
-    .bind(id.0)
-    .fetch_all(connection)
+    .bind(environment.id.0)
+    .fetch_all(&mut *connection)
     .await?;
-    rows.iter().map(flag_of).collect()
+    let overrides = OverrideRows::of(connection, environment.id).await?;
+    let mut variants = match environment.project_id {
+        Some(project) => variants::of_project(connection, project).await?,
+        None => Variants::new(),
+    };
+    let of = |row: &AnyRow| {
+        let id: i64 = row.try_get("id")?;
+        flag_of(row, variants.remove(&id).unwrap_or_default(), &overrides)
+    };
+    rows.iter().map(of).collect()
 }
 
-fn flag_of(row: &AnyRow) -> Result<Flag, StoreError> {
+fn flag_of(
+    row: &AnyRow,
+    variants: Vec<Variant>,
+    overrides: &OverrideRows,
+) -> Result<Flag, StoreError> {
+    let feature = feature_of(row, variants)?;
     Ok(Flag {
-        feature: feature_of(row)?,
+        weights: weights_of(row, "weights", &feature.variants)?,
+        overrides: overrides.of_feature(&feature)?,
+        feature,
         state_id: row.try_get("state_id")?,
         state_uuid: row.try_get("uuid")?,
         enabled: flag(row, "state_enabled")?,

@@ -12,10 +12,14 @@ mod error;
 mod features;
 mod feed;
 mod flags;
+mod identities;
 pub mod keys;
+mod overrides;
 mod projects;
 mod push;
+mod segments;
 mod tokens;
+mod variants;
 
 use std::sync::Arc;
 use std::time::Duration;

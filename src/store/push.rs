@@ -38,7 +38,8 @@ impl Change {
         let ahead = instant.micros() - self.now() > AHEAD_MICROS_MAX;
         let instant = if ahead { UpdatedAt::from_micros(self.now()) } else { instant };
         let row = sqlx::query(
-            "SELECT id, project_id, key, name, client_key, revision, updated_at, created_at \
+            "SELECT id, project_id, key, name, client_key, revision, updated_at, created_at, \
+             hide_disabled_flags, allow_client_traits, hide_sensitive_data, persist_traits \
              FROM environments WHERE client_key = $1",
         )
         .bind(client_key.as_str())
