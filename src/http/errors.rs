@@ -132,6 +132,9 @@ impl From<StoreError> for Problem {
             StoreError::LimitReached { .. } => {
                 Self::new(StatusCode::CONFLICT, "limit_reached", detail)
             }
+            StoreError::NotCountable { .. } => {
+                Self::invalid_field(format!("{detail}; set it to a whole number first"))
+            }
             StoreError::RevisionConflict { present } => {
                 let detail = format!("{detail}, not where `If-Match` says; read it and try again");
                 let problem =

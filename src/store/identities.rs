@@ -5,7 +5,7 @@
 use sqlx::Row as _;
 use sqlx::any::AnyRow;
 
-use super::{Store, StoreError, json as json_column};
+use super::{Connection, Store, StoreError, json as json_column};
 use crate::model::{EnvironmentId, Identity, IdentityId, KnownIdentity};
 
 impl Store {
@@ -15,19 +15,27 @@ impl Store {
         environment: EnvironmentId,
         identifier: &str,
     ) -> Result<Option<KnownIdentity>, StoreError> {
-        let row = sqlx::query(
-            "SELECT id, uuid, identifier, traits, created_at FROM identities \
-             WHERE environment_id = $1 AND identifier = $2",
-        )
-        .bind(environment.0)
-        .bind(identifier)
-        .fetch_optional(&mut *self.reader().await?)
-        .await?;
-        row.as_ref().map(known_of).transpose()
+        find(&mut *self.reader().await?, environment, identifier).await
     }
 }
 
-fn known_of(row: &AnyRow) -> Result<KnownIdentity, StoreError> {
+pub(super) async fn find(
+    connection: &mut Connection,
+    environment: EnvironmentId,
+    identifier: &str,
+) -> Result<Option<KnownIdentity>, StoreError> {
+    let row = sqlx::query(
+        "SELECT id, uuid, identifier, traits, created_at FROM identities \
+         WHERE environment_id = $1 AND identifier = $2",
+    )
+    .bind(environment.0)
+    .bind(identifier)
+    .fetch_optional(connection)
+    .await?;
+    row.as_ref().map(known_of).transpose()
+}
+
+pub(super) fn known_of(row: &AnyRow) -> Result<KnownIdentity, StoreError> {
     Ok(KnownIdentity { identity: identity_of(row)?, traits: json_column(row, "traits")? })
 }
 

@@ -19,6 +19,7 @@ mod projects;
 mod push;
 mod segments;
 mod tokens;
+mod traits;
 mod variants;
 
 use std::sync::Arc;
@@ -41,6 +42,7 @@ pub use feed::{AuditFilter, FeedEvent};
 pub use flags::FlagUpdate;
 pub use push::Announced;
 pub use tokens::NewToken;
+pub use traits::{TraitsUpdate, WrittenTraits};
 
 static SQLITE_MIGRATIONS: Migrator = sqlx::migrate!("src/store/migrations/sqlite");
 
