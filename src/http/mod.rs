@@ -17,7 +17,6 @@ mod front;
 mod handover;
 mod hops;
 mod http2;
-#[allow(dead_code, reason = "the doors that take identities follow")]
 mod identity;
 mod listener;
 mod ops;
