@@ -111,16 +111,8 @@ impl Store {
         id: EnvironmentId,
     ) -> Result<Option<DirectoryEntry>, StoreError> {
         let mut connection = self.reader().await?;
-        let row = sqlx::query(
-            "SELECT id, project_id, key, name, client_key, revision, updated_at, created_at, \
-             hide_disabled_flags, allow_client_traits, hide_sensitive_data, persist_traits \
-             FROM environments WHERE id = $1",
-        )
-        .bind(id.0)
-        .fetch_optional(&mut *connection)
-        .await?;
-        match row {
-            Some(row) => Ok(Some(entry(&mut connection, environment_of(&row)?).await?)),
+        match find_by_id(&mut connection, id).await? {
+            Some(environment) => Ok(Some(entry(&mut connection, environment).await?)),
             None => Ok(None),
         }
     }
@@ -277,6 +269,21 @@ async fn entry(
         .await?;
     let hashes = rows.iter().map(|row| row.try_get("hash")).collect::<Result<_, _>>()?;
     Ok(DirectoryEntry { environment, server_key_hashes: hashes })
+}
+
+pub(super) async fn find_by_id(
+    connection: &mut Connection,
+    id: EnvironmentId,
+) -> Result<Option<Environment>, StoreError> {
+    let row = sqlx::query(
+        "SELECT id, project_id, key, name, client_key, revision, updated_at, created_at, \
+         hide_disabled_flags, allow_client_traits, hide_sensitive_data, persist_traits \
+         FROM environments WHERE id = $1",
+    )
+    .bind(id.0)
+    .fetch_optional(connection)
+    .await?;
+    row.as_ref().map(environment_of).transpose()
 }
 
 async fn list(

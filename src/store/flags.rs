@@ -5,7 +5,7 @@ use sqlx::any::AnyRow;
 use sqlx::{Connection as _, Row as _};
 
 use super::changes::Note;
-use super::environments::environment_of;
+use super::environments::{self, environment_of};
 use super::features::{self, feature_of};
 use super::identity_overrides;
 use super::overrides::{self, OverrideRows};
@@ -40,6 +40,24 @@ impl Store {
         let state = state(&mut tx, id).await?;
         tx.commit().await?;
         Ok(state)
+    }
+}
+
+impl Store {
+    /// The flags of an environment and where it is, as of one instant; without what only evaluations
+    /// need. Nothing when it is gone.
+    pub async fn flags(
+        &self,
+        id: EnvironmentId,
+    ) -> Result<Option<(Environment, Vec<Flag>)>, StoreError> {
+        let mut connection = self.reader().await?;
+        let mut tx = connection.begin().await?;
+        let Some(environment) = environments::find_by_id(&mut tx, id).await? else {
+            return Ok(None);
+        };
+        let flags = list(&mut tx, &environment).await?;
+        tx.commit().await?;
+        Ok(Some((environment, flags)))
     }
 }
 

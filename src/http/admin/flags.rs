@@ -19,7 +19,7 @@ use super::wanted::{Wanted, given};
 use crate::config::Limits;
 use crate::http::errors::Problem;
 use crate::http::request::Params;
-use crate::model::{Flag, FlagValue, Role, UpdatedAt, Weight};
+use crate::model::{Environment, Flag, FlagValue, Role, UpdatedAt, Weight};
 use crate::store::StoreError;
 
 /// Days that the analytics list tells of.
@@ -112,13 +112,9 @@ pub(super) async fn list(
 ) -> Result<Response, Problem> {
     let page = query.page()?;
     let (_, environment) = admin.environment(&caller, &project, &environment).await?;
-    let state = admin.store.environment_state(environment.id).await?;
-    let state = state.ok_or_else(|| {
-        Problem::not_found(format!("there is no environment `{}`", environment.key))
-    })?;
-    let stamp = state.environment.stamp;
+    let (environment, mut flags) = admin.flags(&environment).await?;
+    let stamp = environment.stamp;
     let place = |flag: &Flag| flag.feature.id.0;
-    let mut flags = state.flags;
     flags.sort_by_key(place);
     flags.retain(|flag| place(flag) > page.after);
     let listed = Listed::of(flags, page, place, |flag| FlagShape::at(&flag, stamp));
@@ -138,14 +134,9 @@ pub(super) async fn read(
     Path((project, environment, feature)): Path<(String, String, String)>,
 ) -> Result<Response, Problem> {
     let (_, environment) = admin.environment(&caller, &project, &environment).await?;
-    let state = admin.store.environment_state(environment.id).await?;
-    let found = state.and_then(|state| {
-        let stamp = state.environment.stamp;
-        state.flags.into_iter().find(|f| f.feature.key == feature).map(|flag| (flag, stamp))
-    });
-    let (flag, stamp) =
-        found.ok_or_else(|| Problem::not_found(format!("there is no feature `{feature}`")))?;
-    let mut response = answer(StatusCode::OK, json!(FlagShape::at(&flag, stamp)).to_string());
+    let (environment, flags) = admin.flags(&environment).await?;
+    let (stamp, flag) = (environment.stamp, find(&flags, &feature)?);
+    let mut response = answer(StatusCode::OK, json!(FlagShape::at(flag, stamp)).to_string());
     response.headers_mut().insert(ETAG, etag(stamp));
     Ok(response)
 }
@@ -237,6 +228,24 @@ pub(super) async fn analytics(
     let items = days.into_iter().map(|d| DayShape { day: d.day, count: d.count }).collect();
     let listed = Listed { items, next_cursor: None };
     Ok(answer(StatusCode::OK, json!(listed).to_string()))
+}
+
+/// The flag of this key.
+pub(super) fn find<'a>(flags: &'a [Flag], key: &str) -> Result<&'a Flag, Problem> {
+    let found = flags.iter().find(|flag| flag.feature.key == key);
+    found.ok_or_else(|| Problem::not_found(format!("there is no feature `{key}`")))
+}
+
+impl Admin {
+    /// The flags of an environment that a reader asked for, with where it is then.
+    pub(super) async fn flags(
+        &self,
+        environment: &Environment,
+    ) -> Result<(Environment, Vec<Flag>), Problem> {
+        self.store.flags(environment.id).await?.ok_or_else(|| {
+            Problem::not_found(format!("there is no environment `{}`", environment.key))
+        })
+    }
 }
 
 fn check(wanted: &Wanted, limits: &Limits) -> Result<(), Problem> {

@@ -1,6 +1,6 @@
 //! `…/flags/{feature}/segments`: the states of a flag for segments, the strongest first.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 
 use axum::extract::{Path, State};
 use axum::response::Response;
@@ -13,12 +13,14 @@ use utoipa::ToSchema;
 use super::Admin;
 use super::call::{Call, Nothing, Stop, answer, etag};
 use super::caller::Caller;
+use super::flags::find;
 use super::pages::{Listed, PageQuery};
 use super::shapes::{Deleted, Here, weights_shape};
 use super::wanted::{Wanted, given};
 use crate::http::errors::Problem;
 use crate::http::request::Params;
 use crate::model::{Flag, FlagValue, Role, Segment, Weight};
+use crate::store::Page;
 
 /// What the override of a flag for a segment is to be.
 #[derive(Clone, Debug, Deserialize, ToSchema)]
@@ -37,6 +39,9 @@ pub(super) struct SegmentOverridePut {
     /// Its place among the overrides of the flag, 0 the strongest; others make room. Absent: it stays;
     /// a new one becomes the last.
     priority: Option<usize>,
+    /// A kill switch: its pings do not wait for the pace of others, nor do clients with their reads.
+    #[serde(default)]
+    urgent: bool,
 }
 
 /// The state of a flag for a segment.
@@ -66,24 +71,18 @@ pub(super) async fn list(
     Params(query): Params<PageQuery>,
 ) -> Result<Response, Problem> {
     let page = query.page()?;
-    let (_, environment) = admin.environment(&caller, &project, &environment).await?;
-    let state = admin.store.environment_state(environment.id).await?;
-    let not_found = |what: &str| Problem::not_found(format!("there is no {what}"));
-    let state = state.ok_or_else(|| not_found(&format!("environment `{}`", environment.key)))?;
-    let flag = state.flags.iter().find(|flag| flag.feature.key == feature);
-    let flag = flag.ok_or_else(|| not_found(&format!("feature `{feature}`")))?;
-    let keys: HashMap<_, _> =
-        state.segments.iter().map(|segment| (segment.id, segment.key.as_str())).collect();
-    let of = |(at, state): (usize, _)| {
-        let of: &crate::model::SegmentOverride = state;
-        shape(flag, at, keys.get(&of.segment).copied().unwrap_or_default())
-    };
+    let (project, environment) = admin.environment(&caller, &project, &environment).await?;
+    let (environment, flags) = admin.flags(&environment).await?;
+    let flag = find(&flags, &feature)?;
+    let segments = admin.store.segments(project.id, Page::ALL).await?;
+    let key = |id| segments.iter().find(|s| s.id == id).map_or("", |s| s.key.as_str());
+    let of = |at: usize| shape(flag, at, key(flag.overrides[at].segment));
     let behind = usize::try_from(page.after).unwrap_or(usize::MAX);
-    let rows = flag.overrides.iter().enumerate().skip(behind).collect();
-    let place = |(at, _): &(usize, _)| i64::try_from(*at + 1).unwrap_or(i64::MAX);
+    let rows = (0..flag.overrides.len()).skip(behind).collect();
+    let place = |at: &usize| i64::try_from(*at + 1).unwrap_or(i64::MAX);
     let listed = Listed::of(rows, page, place, of);
     let mut response = answer(StatusCode::OK, json!(listed).to_string());
-    response.headers_mut().insert(ETAG, etag(state.environment.stamp));
+    response.headers_mut().insert(ETAG, etag(environment.stamp));
     Ok(response)
 }
 
@@ -101,10 +100,13 @@ pub(super) async fn put(
     call: Call<SegmentOverridePut>,
 ) -> Result<Response, Stop> {
     call.caller.may_change(Role::Editor, Some(&project), Some(&environment))?;
-    let SegmentOverridePut { enabled, value, weights, priority } = call.body.clone();
+    let SegmentOverridePut { enabled, value, weights, priority, urgent } = call.body.clone();
     let wanted = Wanted { place: String::new(), enabled, value, weights };
     wanted.check(&admin.limits)?;
     let (mut change, project, environment) = admin.begin_in(&call, &project, &environment).await?;
+    if urgent {
+        change.mark_urgent();
+    }
     let flag = change.flag(&environment, &feature).await?;
     let segment = change.segment(&project, &segment).await?;
     let present = flag.overrides.iter().find(|state| state.segment == segment.id);

@@ -50,6 +50,9 @@ pub(super) struct SegmentPatch {
     /// All must hold; they take the place of those that there are.
     #[schema(value_type = Option<Vec<RuleShape>>)]
     rules: Option<Vec<Rule>>,
+    /// A kill switch: its pings do not wait for the pace of others, nor do clients with their reads.
+    #[serde(default)]
+    urgent: bool,
 }
 
 /// A segment.
@@ -209,7 +212,7 @@ pub(super) async fn update(
 ) -> Result<Response, Stop> {
     call.caller.may_change(Role::Editor, Some(&project), None)?;
     call.expect_nothing()?;
-    let SegmentPatch { name, description, rules } = &call.body;
+    let SegmentPatch { name, description, rules, urgent } = &call.body;
     name.as_deref().map_or(Ok(()), check_name)?;
     description.as_deref().map_or(Ok(()), check_description)?;
     let update = SegmentUpdate {
@@ -218,6 +221,9 @@ pub(super) async fn update(
         rules: rules.clone(),
     };
     let mut change = admin.begin(&call).await?;
+    if *urgent {
+        change.mark_urgent();
+    }
     let project = change.project(&project).await?;
     let segment = change.segment(&project, &segment).await?;
     let segment = change.update_segment(&project, &segment, &update).await?;

@@ -138,6 +138,24 @@ async fn a_change_of_the_project_pings_every_environment_once() {
 }
 
 #[tokio::test]
+async fn a_rollout_can_be_stopped_without_waiting_for_a_pace() {
+    let (gateway, production, _) = shop().await;
+    let admin = gateway.admin();
+    let path = format!("{}/flags/limit/segments/staff", production.path());
+    for (path, body) in [
+        (path.as_str(), json!({"enabled": true})),
+        (&path, json!({"enabled": false, "urgent": true})),
+    ] {
+        admin.put(path, body.clone()).await;
+        let event = &admin.get("/audit?limit=1").await["items"][0];
+        assert_eq!(event["urgent"], body["urgent"] == true, "{event}");
+    }
+    admin.patch("/projects/web/segments/staff", json!({"rules": [], "urgent": true})).await;
+    let events = &admin.get("/audit?limit=2").await["items"];
+    assert!(events[0]["urgent"] == true && events[1]["urgent"] == true, "{events}");
+}
+
+#[tokio::test]
 async fn if_match_holds_where_one_environment_changes() {
     let (gateway, production, _) = shop().await;
     for step in narrow(&production) {
