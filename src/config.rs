@@ -228,6 +228,16 @@ pub struct Limits {
     pub push_environments: u32,
     pub reads_waiting: usize,
     pub value_bytes: usize,
+    pub variants_per_feature: u32,
+    pub segments_per_project: u32,
+    pub conditions_per_segment: u32,
+    pub condition_value_bytes: usize,
+    pub segment_overrides_per_environment: u32,
+    pub identity_overrides_per_environment: u32,
+    pub identities_per_environment: u32,
+    pub identifier_bytes: usize,
+    pub traits_per_identity: u32,
+    pub trait_bytes: usize,
     pub flagset_bytes: usize,
 }
 
@@ -445,6 +455,8 @@ pub(crate) mod tests {
         ])
         .unwrap_err();
         assert!(error.contains("needs stream.fan_out"), "{error}");
+        let error = load(&[("FLAGCAST_LIMITS__IDENTIFIER_BYTES", "4097")]).unwrap_err();
+        assert!(error.contains("a quarter of limits.header_bytes"), "{error}");
         let error = load(&[("FLAGCAST_STORE__URL", "mysql://x")]).unwrap_err();
         assert!(error.contains("store.url must begin with sqlite://"), "{error}");
     }

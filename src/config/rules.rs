@@ -1,7 +1,7 @@
 //! What settings must keep to that a type cannot express. Each refusal names the key, the rule and what
 //! to do.
 
-use super::{Auth, Cdn, ConfigError, FanOut, Purge, Server, Settings, Stream};
+use super::{Auth, Cdn, ConfigError, FanOut, Limits, Purge, Server, Settings, Stream};
 use crate::model::Secret;
 
 /// More shards than any machine has cores.
@@ -26,17 +26,7 @@ impl Settings {
         self.auth.check()?;
         self.stream.check(&self.server)?;
         self.cdn.check()?;
-        rule(
-            self.limits.header_bytes >= 8192,
-            "limits.header_bytes must be at least 8192: browsers send that much",
-        )?;
-        rule(
-            self.limits.requests_per_second > 0
-                && self.limits.header_seconds > 0
-                && self.limits.body_seconds > 0
-                && self.limits.connections > 0,
-            "limits.requests_per_second, header_seconds, body_seconds and connections must be at least 1",
-        )?;
+        self.limits.check()?;
         rule(
             self.store.poll_ms > 0 && self.analytics.flush_seconds > 0,
             "store.poll_ms and analytics.flush_seconds must be at least 1",
@@ -137,6 +127,27 @@ impl Cdn {
         rule(
             !matches!(self.purge, Purge::Varnish | Purge::Http) || !self.purge_urls.is_empty(),
             "cdn.purge = \"varnish\" and \"http\" need cdn.purge_urls: whom to ask",
+        )
+    }
+}
+
+impl Limits {
+    fn check(&self) -> Result<(), ConfigError> {
+        rule(
+            self.header_bytes >= 8192,
+            "limits.header_bytes must be at least 8192: browsers send that much",
+        )?;
+        rule(
+            self.requests_per_second > 0
+                && self.header_seconds > 0
+                && self.body_seconds > 0
+                && self.connections > 0,
+            "limits.requests_per_second, header_seconds, body_seconds and connections must be at least 1",
+        )?;
+        rule(
+            (1..=self.header_bytes / 4).contains(&self.identifier_bytes),
+            "limits.identifier_bytes must be at least 1 and at most a quarter of limits.header_bytes: \
+             in a URL a byte may take three",
         )
     }
 }

@@ -112,6 +112,11 @@ impl Problem {
         Self::new(StatusCode::INTERNAL_SERVER_ERROR, "internal", detail)
     }
 
+    /// The same problem of a part: `variants[0]`.
+    pub(super) fn at(self, place: &str) -> Self {
+        Self { detail: format!("`{place}`: {}", self.detail), ..self }
+    }
+
     pub(super) fn status(&self) -> StatusCode {
         self.status
     }
@@ -131,6 +136,9 @@ impl From<StoreError> for Problem {
             }
             StoreError::LimitReached { .. } => {
                 Self::new(StatusCode::CONFLICT, "limit_reached", detail)
+            }
+            StoreError::NotCountable { .. } => {
+                Self::invalid_field(format!("{detail}; set it to a whole number first"))
             }
             StoreError::RevisionConflict { present } => {
                 let detail = format!("{detail}, not where `If-Match` says; read it and try again");

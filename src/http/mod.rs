@@ -17,6 +17,7 @@ mod front;
 mod handover;
 mod hops;
 mod http2;
+mod identity;
 mod listener;
 mod ops;
 mod request;

@@ -26,6 +26,7 @@ pub use revision::{Revision, Stamp, TICK_MICROS, UpdatedAt};
 pub use scalar::{Scalar, ScalarError, Traits};
 pub use targeting::{
     Condition, Identity, IdentityOverride, IdentityOverrides, KnownIdentity, Operator, Rule,
-    RuleKind, Segment, SegmentOverride, ValueType, Variant, Weight, WeightError,
+    RuleKind, Segment, SegmentOverride, ValueType, Variant, Weight, WeightError, WeightsError,
+    merge_weights,
 };
 pub use value::{FlagValue, ValueError};

@@ -31,6 +31,12 @@ pub enum StoreError {
         /// Its value.
         limit: u32,
     },
+    /// A trait that is no whole number, or a sum that does not fit.
+    #[error("trait `{key}` is no whole number, or the sum would not fit into 64 bits")]
+    NotCountable {
+        /// Its name.
+        key: String,
+    },
     /// The environment has moved on since the caller looked.
     #[error("the environment is at revision {present}")]
     RevisionConflict {

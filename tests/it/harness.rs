@@ -7,6 +7,7 @@
 //! and a deadline.
 
 pub(crate) mod admin;
+pub(crate) mod ask;
 pub(crate) mod chromium;
 pub(crate) mod client;
 pub(crate) mod crowd;
