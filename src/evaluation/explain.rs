@@ -160,9 +160,7 @@ impl Evaluator {
 
     /// The split of the state that an outcome is of, if it has one and somebody was in it.
     fn explained_split(&self, number: u32, key: Option<&str>) -> Option<ExplainedSplit> {
-        // States are numbered in the order of their outcomes.
-        let place = self.states.partition_point(|state| state.first <= number).checked_sub(1)?;
-        let state = &self.states[place];
+        let state = self.state_of(number);
         let bucket = state.bucket(key)?;
         let mut from = 0.0;
         let variants = (state.first + 2..).zip(&state.ends).map(|(number, end)| {
@@ -322,7 +320,11 @@ mod tests {
         let failed = segment(&nested, &json!({ "plan": "pro" })).failed.unwrap();
         assert_eq!((failed.path.as_str(), failed.why), ("rules[0].rules[0]", Why::Holds));
         // What the conditions of ANY let through can still fail by its rules.
-        let both = [rule("ANY", &[old.clone()], &[rule("ALL", &[old], &[]), any_of_nobody()])];
+        let both = [rule(
+            "ANY",
+            std::slice::from_ref(&old),
+            &[rule("ALL", std::slice::from_ref(&old), &[]), any_of_nobody()],
+        )];
         assert!(segment(&both, &json!({ "age": 18 })).matches);
         let stuck = [rule("ANY", &[condition("age", "IS_SET", "")], &[any_of_nobody()])];
         let failed = segment(&stuck, &json!({ "age": 18 })).failed.unwrap();

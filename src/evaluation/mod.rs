@@ -5,6 +5,7 @@
 //! bytes that were rendered once. The answers are those of Flagsmith's engines, which SDKs run by
 //! themselves on the same document.
 
+mod answer;
 mod context;
 mod evaluator;
 mod explain;
@@ -14,6 +15,7 @@ mod property;
 mod run;
 mod test;
 
+pub use answer::{Answer, AnsweredFlag, AnsweredSegment, ContextError};
 pub use context::{
     ConditionContext, Context, EnvironmentContext, FeatureContext, IdentityContext, RuleContext,
     SegmentContext, VariantContext, anchored,
