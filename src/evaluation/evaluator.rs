@@ -149,7 +149,7 @@ impl Evaluator {
     }
 
     /// What a run gives, and over it what this identity has of its own.
-    pub(super) fn settled(&self, run: &mut Run<'_, '_>, subject: &Subject<'_>) -> Evaluation {
+    pub(super) fn settled(&self, run: &mut Run<'_>, subject: &Subject<'_>) -> Evaluation {
         let mut evaluation = run.finish();
         let own = subject.identifier.and_then(|identifier| self.identities.get(identifier));
         for state in own.into_iter().flatten() {
@@ -334,7 +334,9 @@ mod tests {
         let outcomes = evaluation.outcomes.iter().map(|number| {
             let outcome = &evaluator.outcomes()[*number as usize];
             let variant = outcome.variant.as_deref().unwrap_or("-");
-            format!("{} {variant} {}", super::super::test::shown(&outcome.value), outcome.cause)
+            let value = super::super::seen::Seen::of(&outcome.value).unwrap();
+            let value = value.shown();
+            format!("{} {variant} {}", value, outcome.cause)
         });
         outcomes.collect()
     }

@@ -11,7 +11,8 @@ use super::evaluator::{Condition, Evaluator, Rule};
 use super::hash::bucket;
 use super::outcome::{CIRCULAR_REASON, CONTROL, Cause, Subject};
 use super::run::Run;
-use super::test::{Test, shown};
+use super::seen::Seen;
+use super::test::Test;
 use crate::model::{Operator, RuleKind, Scalar};
 
 /// What somebody gets, and why.
@@ -174,9 +175,9 @@ impl Evaluator {
         Some(ExplainedSplit { bucket, ranges })
     }
 
-    fn explained_segment(
-        &self,
-        run: &mut Run<'_, '_>,
+    fn explained_segment<'a>(
+        &'a self,
+        run: &mut Run<'a>,
         segment: usize,
         context: &SegmentContext,
     ) -> ExplainedSegment {
@@ -197,14 +198,14 @@ impl Evaluator {
 
 /// Looks for what kept somebody out of a segment. Compiled rules lie beside those that they were made
 /// of; the deepest ones, which are never followed, have nothing beside them.
-struct Search<'r, 'e, 's> {
-    run: &'r mut Run<'e, 's>,
+struct Search<'r, 'a> {
+    run: &'r mut Run<'a>,
     seed: &'r str,
 }
 
-impl Search<'_, '_, '_> {
+impl<'a> Search<'_, 'a> {
     /// The first failure among the rules of a segment, which must all hold.
-    fn first(&mut self, rules: &[Rule], written: &[RuleContext]) -> Option<Failure> {
+    fn first(&mut self, rules: &'a [Rule], written: &[RuleContext]) -> Option<Failure> {
         let mut pairs = rules.iter().zip(written).enumerate();
         let (place, (rule, written)) =
             pairs.find(|(_, (rule, _))| !self.run.rule_holds(rule, self.seed))?;
@@ -212,7 +213,7 @@ impl Search<'_, '_, '_> {
     }
 
     /// What made this rule fail.
-    fn within(&mut self, rule: &Rule, written: &RuleContext, path: &str) -> Option<Failure> {
+    fn within(&mut self, rule: &'a Rule, written: &RuleContext, path: &str) -> Option<Failure> {
         let fails = |holds: bool| holds == (rule.kind == RuleKind::None);
         let any = rule.kind == RuleKind::Any;
         let why = if rule.kind == RuleKind::None { Why::Holds } else { Why::DoesNotHold };
@@ -241,17 +242,17 @@ impl Search<'_, '_, '_> {
 
     fn condition(
         &mut self,
-        condition: &Condition,
+        condition: &'a Condition,
         written: &ConditionContext,
     ) -> ExplainedCondition {
         let found = self.run.found(condition);
-        let splits = matches!(condition.test, Test::Split(_)) && found != Scalar::Null;
+        let splits = found.as_ref().filter(|_| matches!(condition.test, Test::Split(_)));
         ExplainedCondition {
             property: written.property.clone(),
             operator: written.operator,
             value: as_written(written),
-            bucket: splits.then(|| bucket(self.seed, &shown(&found))),
-            found,
+            bucket: splits.map(|found| bucket(self.seed, &found.shown())),
+            found: found.map_or(Scalar::Null, Seen::into_scalar),
         }
     }
 }

@@ -13,6 +13,7 @@ mod hash;
 mod outcome;
 mod property;
 mod run;
+mod seen;
 mod test;
 
 pub use answer::{Answer, AnsweredFlag, AnsweredSegment, ContextError};

@@ -3,10 +3,10 @@
 //! Where conditions read other flags, a flag is decided when it is read. One that is being decided already
 //! depends on itself: what rests on it does not hold, and all flags of the circle are named.
 
-use std::borrow::Cow;
 use std::cell::OnceCell;
 use std::collections::BTreeSet;
 
+use jsonpath_rust::parser::model::JpQuery;
 use jsonpath_rust::query::js_path_process;
 use serde_json::{Value as Json, json};
 
@@ -14,7 +14,8 @@ use super::evaluator::{Condition, Evaluator, Feature, Rule};
 use super::hash::bucket;
 use super::outcome::{Evaluation, Subject};
 use super::property::{FlagField, Property};
-use super::test::{Test, shown};
+use super::seen::Seen;
+use super::test::Test;
 use crate::model::{RuleKind, Scalar};
 
 /// Flags that may rest on each other in a chain; a longer one is taken for a circle. Fewer are let in
@@ -22,10 +23,10 @@ use crate::model::{RuleKind, Scalar};
 const CHAIN_MAX: usize = 16;
 
 /// An evaluation under way.
-pub(super) struct Run<'e, 's> {
-    evaluator: &'e Evaluator,
-    subject: Subject<'s>,
-    key: Option<&'s str>,
+pub(super) struct Run<'a> {
+    evaluator: &'a Evaluator,
+    subject: Subject<'a>,
+    key: Option<&'a str>,
     /// Whether the subject is in a segment, as far as that is known.
     segments: Vec<Option<bool>>,
     /// Outcomes of flags that conditions read.
@@ -39,11 +40,11 @@ pub(super) struct Run<'e, 's> {
     json: OnceCell<Json>,
 }
 
-impl<'e, 's> Run<'e, 's> {
+impl<'a> Run<'a> {
     pub(super) fn new(
-        evaluator: &'e Evaluator,
-        subject: Subject<'s>,
-        key: Option<&'s str>,
+        evaluator: &'a Evaluator,
+        subject: Subject<'a>,
+        key: Option<&'a str>,
     ) -> Self {
         let read = if evaluator.reads_flags { evaluator.features.len() } else { 0 };
         Self {
@@ -89,11 +90,11 @@ impl<'e, 's> Run<'e, 's> {
     }
 
     /// What a condition looks at; for a split by identity that is its key.
-    pub(super) fn found(&mut self, condition: &Condition) -> Scalar {
+    pub(super) fn found(&mut self, condition: &'a Condition) -> Option<Seen<'a>> {
         if let (Test::Split(_), Property::Nothing) = (&condition.test, &condition.property) {
-            return self.key.map_or(Scalar::Null, |key| Scalar::Text(key.to_owned()));
+            return self.key.map(Seen::text);
         }
-        self.value(&condition.property).map_or(Scalar::Null, Cow::into_owned)
+        self.value(&condition.property)
     }
 
     /// The outcome of a flag, by the strongest of the segments that apply.
@@ -123,7 +124,7 @@ impl<'e, 's> Run<'e, 's> {
         holds
     }
 
-    pub(super) fn rule_holds(&mut self, rule: &Rule, seed: &str) -> bool {
+    pub(super) fn rule_holds(&mut self, rule: &'a Rule, seed: &str) -> bool {
         let mut conditions = rule.conditions.iter();
         let hold = match rule.kind {
             _ if rule.conditions.is_empty() => true,
@@ -142,65 +143,60 @@ impl<'e, 's> Run<'e, 's> {
         }
     }
 
-    pub(super) fn condition_holds(&mut self, condition: &Condition, seed: &str) -> bool {
-        if let (Test::Split(percent), Property::Nothing) = (&condition.test, &condition.property) {
-            return self.key.is_some_and(|key| bucket(seed, key) <= *percent);
-        }
-        let value = self.value(&condition.property);
+    pub(super) fn condition_holds(&mut self, condition: &'a Condition, seed: &str) -> bool {
+        let value = self.found(condition);
         match &condition.test {
             Test::Split(percent) => {
-                value.is_some_and(|value| bucket(seed, &shown(&value)) <= *percent)
+                value.is_some_and(|value| bucket(seed, &value.shown()) <= *percent)
             }
-            test => test.holds(value.as_deref()),
+            test => test.holds(value.as_ref()),
         }
     }
 
     /// What a condition looks at; null is nothing.
-    fn value(&mut self, property: &Property) -> Option<Cow<'e, Scalar>> {
-        let text = |text: &str| Some(Cow::Owned(Scalar::Text(text.to_owned())));
+    fn value(&mut self, property: &'a Property) -> Option<Seen<'a>> {
         let environment = &self.evaluator.context.environment;
         match property {
             Property::Nothing => None,
             Property::Trait(name) => self.trait_of(name),
-            Property::EnvironmentKey => text(&environment.key),
-            Property::EnvironmentName => text(&environment.name),
-            Property::Identifier => self.subject.identifier.and_then(text),
-            Property::IdentityKey => self.key.and_then(text),
+            Property::EnvironmentKey => Some(Seen::text(&environment.key)),
+            Property::EnvironmentName => Some(Seen::text(&environment.name)),
+            Property::Identifier => self.subject.identifier.map(Seen::text),
+            Property::IdentityKey => self.key.map(Seen::text),
             Property::TraitPath { name, trait_name } => {
                 self.trait_of(name).or_else(|| self.trait_of(trait_name))
             }
             Property::Flag { feature, field } => self.flag(*feature, *field),
             Property::UnknownFlag { trait_name } => self.trait_of(trait_name),
             Property::Path { query, trait_name } => {
-                let found = js_path_process(query, self.json()).ok();
-                let first =
-                    found.and_then(|found| found.into_iter().next().map(|one| one.val().clone()));
-                let value = first.and_then(|json| Scalar::from_json(json).ok());
-                value
-                    .filter(|value| *value != Scalar::Null)
-                    .map(Cow::Owned)
-                    .or_else(|| self.trait_of(trait_name))
+                self.selected(query).or_else(|| self.trait_of(trait_name))
             }
         }
     }
 
-    fn trait_of(&self, name: &str) -> Option<Cow<'e, Scalar>> {
-        let value = self.subject.traits.get(name).filter(|value| **value != Scalar::Null)?;
-        Some(Cow::Owned(value.clone()))
+    fn trait_of(&self, name: &str) -> Option<Seen<'a>> {
+        self.subject.traits.get(name).and_then(Seen::of)
+    }
+
+    /// The first thing that a path selects, if it is a single value.
+    fn selected(&self, query: &JpQuery) -> Option<Seen<'a>> {
+        let found = js_path_process(query, self.json()).ok()?;
+        let first = found.into_iter().next()?.val().clone();
+        // The context was made for this run: nothing that outlives it can be borrowed from it.
+        Scalar::from_json(first).ok().and_then(Seen::owned)
     }
 
     /// A field of another flag, which is decided now if it was not yet.
-    fn flag(&mut self, place: usize, field: FlagField) -> Option<Cow<'e, Scalar>> {
+    fn flag(&mut self, place: usize, field: FlagField) -> Option<Seen<'a>> {
         if self.read[place].is_none() {
             self.read_flag(place);
         }
         let outcome = &self.evaluator.outcomes()[self.read[place]? as usize];
-        let value = match field {
-            FlagField::Enabled => Scalar::Bool(outcome.enabled),
-            FlagField::Value => outcome.value.clone(),
-            FlagField::Variant => Scalar::Text(outcome.variant.clone()?),
-        };
-        Some(value).filter(|value| *value != Scalar::Null).map(Cow::Owned)
+        match field {
+            FlagField::Enabled => Some(Seen::Bool(outcome.enabled)),
+            FlagField::Value => Seen::of(&outcome.value),
+            FlagField::Variant => outcome.variant.as_deref().map(Seen::text),
+        }
     }
 
     fn read_flag(&mut self, place: usize) {

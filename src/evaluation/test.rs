@@ -3,7 +3,6 @@
 //! A comparison goes by the type of what it looks at. What cannot be read as that type does not hold,
 //! whichever way it was asked.
 
-use std::borrow::Cow;
 use std::collections::HashSet;
 
 use regex::{Regex, RegexBuilder};
@@ -11,7 +10,8 @@ use semver::Version;
 use serde_json::Value as Json;
 
 use super::context::ConditionContext;
-use crate::model::{Operator, Scalar};
+use super::seen::Seen;
+use crate::model::Operator;
 
 /// Memory that a pattern may take when compiled; more is refused when it is written.
 const REGEX_BYTES_MAX: usize = 1 << 20;
@@ -85,20 +85,20 @@ impl Test {
     }
 
     /// Whether it holds for a value. Splits are decided elsewhere.
-    pub(super) fn holds(&self, value: Option<&Scalar>) -> bool {
+    pub(super) fn holds(&self, value: Option<&Seen<'_>>) -> bool {
         let Some(value) = value else { return matches!(self, Self::NotSet) };
         match self {
             Self::Set => true,
             Self::NotSet | Self::Never | Self::Split(_) => false,
             Self::In(list) => {
-                !matches!(value, Scalar::Bool(_)) && list.contains(shown(value).as_ref())
+                !matches!(value, Seen::Bool(_)) && list.contains(value.shown().as_ref())
             }
             Self::Modulo(divisor, remainder) => {
                 number(value).is_some_and(|number| exactly(number % divisor, *remainder))
             }
-            Self::Regex(pattern) => pattern.is_match(&shown(value)),
-            Self::Contains(text) => shown(value).contains(text.as_str()),
-            Self::NotContains(text) => !shown(value).contains(text.as_str()),
+            Self::Regex(pattern) => pattern.is_match(&value.shown()),
+            Self::Contains(text) => value.shown().contains(text.as_str()),
+            Self::NotContains(text) => !value.shown().contains(text.as_str()),
             Self::Compare(operator, against) => against.compare(*operator, value),
         }
     }
@@ -116,17 +116,16 @@ impl Against {
         }
     }
 
-    fn compare(&self, operator: Operator, value: &Scalar) -> bool {
+    fn compare(&self, operator: Operator, value: &Seen<'_>) -> bool {
         match value {
-            Scalar::Null => false,
             // "1" counts as true here, "0" as nothing: so it always was.
-            Scalar::Bool(value) => {
+            Seen::Bool(value) => {
                 let against = self.truth.or((self.text == "1").then_some(true));
                 equal(operator, Some(*value), against)
             }
-            Scalar::Integer(value) => order(operator, Some(value), self.integer.as_ref()),
-            Scalar::Float(value) => order(operator, Some(value), self.float.as_ref()),
-            Scalar::Text(text) => self.compare_text(operator, text),
+            Seen::Integer(value) => order(operator, Some(value), self.integer.as_ref()),
+            Seen::Float(value) => order(operator, Some(value), self.float.as_ref()),
+            Seen::Text(text) => self.compare_text(operator, text),
         }
     }
 
@@ -144,18 +143,6 @@ impl Against {
             return order(operator, Some(&left), Some(right));
         }
         order(operator, Some(text), Some(self.text.as_str()))
-    }
-}
-
-/// A value as text.
-pub(super) fn shown(value: &Scalar) -> Cow<'_, str> {
-    match value {
-        Scalar::Null => Cow::Borrowed(""),
-        Scalar::Bool(true) => Cow::Borrowed("true"),
-        Scalar::Bool(false) => Cow::Borrowed("false"),
-        Scalar::Integer(value) => Cow::Owned(value.to_string()),
-        Scalar::Float(value) => Cow::Owned(value.to_string()),
-        Scalar::Text(text) => Cow::Borrowed(text),
     }
 }
 
@@ -202,12 +189,12 @@ fn truth(text: &str) -> Option<bool> {
 }
 
 #[expect(clippy::cast_precision_loss, reason = "divisions are made in floating point everywhere")]
-fn number(value: &Scalar) -> Option<f64> {
+fn number(value: &Seen<'_>) -> Option<f64> {
     match value {
-        Scalar::Integer(value) => Some(*value as f64),
-        Scalar::Float(value) => Some(*value),
-        Scalar::Text(text) => text.parse().ok(),
-        Scalar::Null | Scalar::Bool(_) => None,
+        Seen::Integer(value) => Some(*value as f64),
+        Seen::Float(value) => Some(*value),
+        Seen::Text(text) => text.parse().ok(),
+        Seen::Bool(_) => None,
     }
 }
 

@@ -9,7 +9,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use self::cdn::CdnArgs;
 use crate::machine::{Kernel, watch};
-use crate::modes::{compare, crowd, evaluate, fanout, reads, refetch, slow, soak, storm};
+use crate::modes::{compare, crowd, engine, evaluate, fanout, reads, refetch, slow, soak, storm};
 use crate::output::deliver;
 use crate::servers::{Kind, Setup, run_axum_sse, run_bare_loop};
 
@@ -44,6 +44,8 @@ enum Command {
     Reads(ReadsArgs),
     /// Personal flag sets per second through every door, beside the list that all share.
     Evaluate(EvaluateArgs),
+    /// The time of one personal flag set without HTTP, beside the official engine.
+    Engine(EngineArgs),
     /// A server with its share of a crowd of streams; started by `fanout --processes`.
     #[command(hide = true)]
     Worker(WorkerArgs),
@@ -205,6 +207,19 @@ struct ReadsArgs {
 }
 
 #[derive(Debug, Args)]
+struct EngineArgs {
+    /// Rounds.
+    #[arg(long, default_value_t = 15, value_parser = at_least_one)]
+    rounds: usize,
+    /// Users, of whom each evaluation is another's.
+    #[arg(long, default_value_t = 1000, value_parser = at_least_one)]
+    users: usize,
+    /// Also writes the report as JSON.
+    #[arg(long, value_name = "FILE")]
+    json: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
 struct EvaluateArgs {
     /// Kept-alive connections of the generator.
     #[arg(long, default_value_t = 32, value_parser = at_least_one)]
@@ -267,6 +282,7 @@ impl Cli {
             Command::Cdn(args) => args.run(),
             Command::Reads(args) => args.run(),
             Command::Evaluate(args) => args.run(),
+            Command::Engine(args) => args.run(),
         }
     }
 }
@@ -390,6 +406,13 @@ impl EvaluateArgs {
             setup: common.programs.setup()?,
         };
         deliver(&evaluate::run(&plan)?, common.programs.json.as_deref())
+    }
+}
+
+impl EngineArgs {
+    fn run(self) -> anyhow::Result<()> {
+        let plan = engine::Plan { rounds: self.rounds, users: self.users };
+        deliver(&engine::run(&plan)?, self.json.as_deref())
     }
 }
 

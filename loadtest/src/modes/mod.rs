@@ -4,6 +4,7 @@ mod bench;
 pub(crate) mod cdn;
 pub(crate) mod compare;
 pub(crate) mod crowd;
+pub(crate) mod engine;
 pub(crate) mod evaluate;
 pub(crate) mod fanout;
 mod rates;
