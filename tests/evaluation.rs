@@ -14,7 +14,7 @@ use flagsmith_flag_engine::engine_eval::EngineEvaluationContext;
 use proptest::prelude::*;
 use serde_json::{Value as Json, json};
 
-const FEATURES: [&str; 5] = ["alpha", "beta", "gamma", "delta", "epsilon"];
+const FEATURES: [&str; 5] = ["alpha", "beta", "gamma", "delta", "dark-mode"];
 const TRAITS: [&str; 4] = ["plan", "age", "score", "vip"];
 
 /// A flag's enabled, value, variant and reason, by its name; and the segments that apply.
@@ -132,8 +132,16 @@ fn property() -> impl Strategy<Value = String> {
             "$.identity.traits.plan", "$.identity.traits['age']", "$.identity.traits", "$.nothing.here", "$.",
             "$..plan", "$.features.alpha.enabled", "$['identity']", "$.flags.nobody.enabled",
         ]).prop_map(str::to_owned),
-        2 => (prop::sample::select(FEATURES.to_vec()), prop::sample::select(vec!["enabled", "value", "variant"]))
-            .prop_map(|(feature, field)| format!("$.flags.{feature}.{field}")),
+        3 => (
+            prop::sample::select(FEATURES.to_vec()),
+            prop::sample::select(vec!["enabled", "value", "variant"]),
+            0..3_u8,
+        )
+            .prop_map(|(feature, field, form)| match form {
+                0 => format!("$.flags.{feature}.{field}"),
+                1 => format!("$.flags['{feature}'].{field}"),
+                _ => format!("$.flags[\"{feature}\"]['{field}']"),
+            }),
     ]
 }
 

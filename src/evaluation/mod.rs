@@ -5,6 +5,7 @@
 //! bytes that were rendered once. The answers are those of Flagsmith's engines, which SDKs run by
 //! themselves on the same document.
 
+mod check;
 mod context;
 mod evaluator;
 mod explain;
@@ -14,6 +15,9 @@ mod property;
 mod run;
 mod test;
 
+pub use check::{
+    Circle, Fault, RuleLimits, check_dependencies, check_rules, features_read, rules_to_keep,
+};
 pub use context::{
     ConditionContext, Context, EnvironmentContext, FeatureContext, IdentityContext, RuleContext,
     SegmentContext, VariantContext, anchored,
