@@ -4,6 +4,7 @@
 //! one transaction that moves each environment once, pings once, and stands in the audit trail.
 
 mod changes;
+mod explain;
 mod identities;
 mod overrides;
 mod segments;

@@ -8,6 +8,7 @@ mod audit;
 mod call;
 mod caller;
 mod environments;
+mod explain;
 mod features;
 mod flags;
 mod identities;
@@ -125,6 +126,7 @@ fn routes() -> OpenApiRouter<Admin> {
         .routes(routes!(overrides::put, overrides::delete))
         .routes(routes!(identity_overrides::list))
         .routes(routes!(identity_overrides::put, identity_overrides::delete))
+        .routes(routes!(explain::explain))
         .routes(routes!(identities::list))
         .routes(routes!(identities::read, identities::update, identities::delete))
         .routes(routes!(audit::list));
