@@ -6,6 +6,7 @@
 mod changes;
 mod identities;
 mod overrides;
+mod rules;
 mod segments;
 mod settings;
 mod variants;
