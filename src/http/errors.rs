@@ -99,6 +99,11 @@ impl Problem {
         Self::new(StatusCode::CONFLICT, "already_exists", detail)
     }
 
+    /// Flags that would depend on themselves, or on what is gone.
+    pub(super) fn flag_dependency(detail: String) -> Self {
+        Self::new(StatusCode::CONFLICT, "flag_dependency", detail)
+    }
+
     pub(super) fn too_many_requests(wait: Duration) -> Self {
         let detail = "this token sends more than `limits.requests_per_second`";
         Self::new(StatusCode::TOO_MANY_REQUESTS, "too_many_requests", detail).after(wait)

@@ -7,6 +7,7 @@ mod changes;
 mod explain;
 mod identities;
 mod overrides;
+mod rules;
 mod segments;
 mod settings;
 mod variants;

@@ -11,6 +11,7 @@ use super::Admin;
 use super::call::{Call, Nothing, Stop, answer};
 use super::caller::Caller;
 use super::pages::{Listed, PageQuery};
+use super::rules::check_unread;
 use super::shapes::{
     Everywhere, FeatureShape, check_description, check_tags, key_problem, revisions,
 };
@@ -179,6 +180,7 @@ pub(super) async fn delete(
     let mut change = admin.begin(&call).await?;
     let project = change.project(&project).await?;
     let feature = change.feature(&project, &feature).await?;
+    check_unread(&mut change, &project, &feature).await?;
     change.delete_feature(&project, &feature).await?;
     let shape = |stamps: &_| json!({ "deleted": feature.key, "revisions": revisions(stamps) });
     admin.finish(change, &call, StatusCode::OK, shape).await

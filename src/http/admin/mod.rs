@@ -16,6 +16,7 @@ mod identity_overrides;
 mod overrides;
 mod pages;
 mod projects;
+mod rules;
 mod segments;
 mod shapes;
 mod tokens;
