@@ -29,4 +29,4 @@ pub use targeting::{
     RuleKind, Segment, SegmentOverride, ValueType, Variant, Weight, WeightError, WeightsError,
     merge_weights,
 };
-pub use value::{FlagValue, ValueError};
+pub use value::{FlagValue, INTEGER_MAX, ValueError};
