@@ -18,7 +18,7 @@ use crate::store::keys::hex;
 use crate::store::{Change, Idempotency, Replay, Stamps};
 
 /// Longest idempotency key.
-const IDEMPOTENCY_KEY_MAX: usize = 128;
+pub(super) const IDEMPOTENCY_KEY_MAX: usize = 128;
 
 /// Fields that are told once and kept nowhere.
 const SECRET_FIELDS: [&str; 2] = ["token", "server_key"];

@@ -10,6 +10,7 @@ use utoipa::ToSchema;
 use super::Admin;
 use super::call::{Call, Nothing, Stop, answer};
 use super::caller::Caller;
+use super::kinds;
 use super::pages::{Listed, PageQuery};
 use super::rules::{check_circles, check_reads, checked};
 use super::shapes::{
@@ -28,11 +29,14 @@ const RESERVED: &str = "identity_overrides";
 #[serde(deny_unknown_fields)]
 pub(super) struct NewSegmentBody {
     /// Lower-case letters, digits, `-` and `_`; SDKs see it as the segment's name.
+    #[schema(value_type = kinds::Key)]
     key: String,
     /// What people call it; the key if absent.
+    #[schema(value_type = Option<kinds::Name>)]
     name: Option<String>,
     /// What it is for.
     #[serde(default)]
+    #[schema(value_type = kinds::Description)]
     description: String,
     /// All must hold. Without any, nobody is in the segment.
     #[serde(default)]
@@ -45,8 +49,10 @@ pub(super) struct NewSegmentBody {
 #[serde(deny_unknown_fields)]
 pub(super) struct SegmentPatch {
     /// What people call it.
+    #[schema(value_type = Option<kinds::Name>)]
     name: Option<String>,
     /// What it is for.
+    #[schema(value_type = Option<kinds::Description>)]
     description: Option<String>,
     /// All must hold; they take the place of those that there are.
     #[schema(value_type = Option<Vec<RuleShape>>)]
@@ -59,14 +65,19 @@ pub(super) struct SegmentPatch {
 /// A segment.
 #[derive(Debug, Serialize, ToSchema)]
 pub(super) struct SegmentShape {
+    #[schema(value_type = kinds::Id)]
     id: i64,
+    #[schema(value_type = kinds::Key)]
     key: String,
+    #[schema(value_type = kinds::Name)]
     name: String,
+    #[schema(value_type = kinds::Description)]
     description: String,
     /// All must hold.
     #[schema(value_type = Vec<RuleShape>)]
     rules: Json,
     /// RFC 3339.
+    #[schema(value_type = kinds::Time)]
     created_at: String,
 }
 
