@@ -32,6 +32,8 @@ pub(crate) enum Command {
     ///
     /// Exits with 1 when something is bad.
     Listen(ListenArgs),
+    /// Says what an evaluation context gives: JSON in (Flagsmith's, version 2), JSON out.
+    Evaluate(EvaluateArgs),
 }
 
 #[derive(Debug, Default, Args)]
@@ -103,6 +105,13 @@ pub(crate) struct ListenArgs {
     /// Connects straight away, whatever proxy the environment variables name.
     #[arg(long)]
     pub(crate) no_proxy: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct EvaluateArgs {
+    /// File with the context; - is standard input.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) context: PathBuf,
 }
 
 fn lasting(text: &str) -> Result<Duration, &'static str> {

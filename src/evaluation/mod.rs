@@ -5,6 +5,7 @@
 //! bytes that were rendered once. The answers are those of Flagsmith's engines, which SDKs run by
 //! themselves on the same document.
 
+mod answer;
 mod check;
 mod context;
 mod evaluator;
@@ -15,6 +16,7 @@ mod property;
 mod run;
 mod test;
 
+pub use answer::{Answer, AnsweredFlag, AnsweredSegment, ContextError};
 pub use check::{
     Circle, Fault, RuleLimits, check_dependencies, check_rules, features_read, rules_to_keep,
 };

@@ -18,6 +18,7 @@ mod command_line;
 mod connections;
 mod crowds;
 mod departures;
+mod evaluate;
 mod fastly;
 mod faults;
 mod first_minute;
