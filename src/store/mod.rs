@@ -102,7 +102,7 @@ impl Store {
     /// A store without a file: what is in it goes with the process.
     pub async fn in_memory() -> Result<Self, StoreError> {
         // One name for all connections; it is looked up in this process only.
-        Self::open_at("sqlite://flagcast?mode=memory&cache=shared", 0).await
+        Self::open_at("sqlite:file:flagcast?mode=memory&cache=shared", 0).await
     }
 
     async fn open_at(url: &str, busy: u64) -> Result<Self, StoreError> {
