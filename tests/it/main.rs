@@ -21,6 +21,7 @@ mod departures;
 mod fastly;
 mod faults;
 mod first_minute;
+mod fixture;
 mod harness;
 mod listen;
 mod management;
