@@ -38,5 +38,6 @@ mod squid;
 mod store_away;
 mod streams;
 mod targeting;
+mod testing_your_app;
 mod tls;
 mod wire;
