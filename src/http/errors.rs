@@ -74,6 +74,12 @@ impl Problem {
         Self::new(StatusCode::FORBIDDEN, "outside_scope", detail)
     }
 
+    pub(super) fn read_only() -> Self {
+        let detail = "this gateway serves a fixture (`serve --fixture`), which only its file changes; \
+            change the file and start it again";
+        Self::new(StatusCode::FORBIDDEN, "read_only", detail)
+    }
+
     pub(super) fn not_found(detail: impl Into<String>) -> Self {
         Self::new(StatusCode::NOT_FOUND, "not_found", detail)
     }

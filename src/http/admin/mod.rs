@@ -60,6 +60,8 @@ pub struct Admin {
     limits: Arc<Limits>,
     metrics: Metrics,
     rate: Arc<DefaultKeyedRateLimiter<TokenId>>,
+    /// Whether nobody may change anything.
+    read_only: bool,
 }
 
 impl std::fmt::Debug for Admin {
@@ -74,7 +76,13 @@ impl Admin {
     pub fn new(store: Store, hub: Hub, limits: Limits, metrics: Metrics) -> Self {
         let rate = NonZeroU32::new(limits.requests_per_second).unwrap_or(NonZeroU32::MIN);
         let rate = Arc::new(RateLimiter::keyed(Quota::per_second(rate)));
-        Self { store, hub, limits: Arc::new(limits), metrics, rate }
+        Self { store, hub, limits: Arc::new(limits), metrics, rate, read_only: false }
+    }
+
+    /// The same, where nobody may change anything: what is served comes from a file.
+    #[must_use]
+    pub fn read_only(self, read_only: bool) -> Self {
+        Self { read_only, ..self }
     }
 
     /// Refuses a request of a token that sends too many.
