@@ -11,6 +11,7 @@ mod evaluator;
 mod explain;
 mod hash;
 mod outcome;
+mod portable;
 mod property;
 mod run;
 mod test;
@@ -29,3 +30,4 @@ pub use explain::{
 };
 pub use hash::bucket;
 pub use outcome::{CIRCULAR_REASON, Cause, Evaluation, Outcome, Subject};
+pub use portable::portable;
