@@ -20,8 +20,8 @@ use crate::cdn::{Canary, Purger};
 use crate::config::{self, ConfigError, FanOut, Settings};
 use crate::flagset::{Bounds, Directory, FlagSets};
 use crate::http::{
-    Admin, BodyLimits, Connections, Doors, Evaluations, Flagsmith, Hops, Ops, Sdk, Sse, Streams,
-    Tls, bind, operators_front, public_front, serve,
+    Admin, BodyLimits, Connections, Doors, Evaluations, Flagsmith, Hops, Ofrep, Ops, Sdk, Sse,
+    Streams, Tls, bind, operators_front, public_front, serve,
 };
 use crate::metrics::Metrics;
 use crate::model::ClientKey;
@@ -230,11 +230,21 @@ impl Parts<'_> {
         let hops = Hops::new(&settings.stream);
         Doors {
             sdk: Sdk { directory: Arc::clone(&directory), flagsets: flagsets.clone(), hops },
+            ofrep: Ofrep::new(
+                Arc::clone(&directory),
+                flagsets.clone(),
+                settings.limits.evaluations_per_second,
+                &settings.server.public_url,
+                metrics.evaluation(),
+            ),
             flagsmith: Flagsmith {
                 directory: Arc::clone(&directory),
                 flagsets,
                 evaluations: Arc::clone(evaluations),
                 hops,
+                store: store.clone(),
+                limits: settings.limits.clone(),
+                metrics: metrics.evaluation(),
             },
             sse: Sse {
                 directory,

@@ -1,13 +1,14 @@
 //! Starts the gateway the way an operator does and stops it in every way it can stop.
 //!
 //! The parts beside this file are the other hands of a test: the management API (`admin`, `rollout`),
-//! a subscriber (`stream`), a connection as bytes (`wire`), the published clients (`client` for those
-//! that tell what they see, `driver` for those that do as they are told, a browser among them), a
-//! network that can be broken (`proxy`), hops that play a part (`script`) or are real (`daemon`,
-//! `varnish`), and TLS (`secure`). Nothing here sleeps for luck: every wait has a condition and a
-//! deadline.
+//! a request of a client (`answer`), a subscriber (`stream`), a connection as bytes (`wire`), the
+//! published clients (`client` for those that tell what they see, `driver` for those that do as they
+//! are told, a browser among them), a network that can be broken (`proxy`), hops that play a part
+//! (`script`) or are real (`daemon`, `varnish`), and TLS (`secure`). Nothing here sleeps for luck:
+//! every wait has a condition and a deadline.
 
 pub(crate) mod admin;
+pub(crate) mod answer;
 pub(crate) mod ask;
 pub(crate) mod bucket;
 pub(crate) mod client;
@@ -230,6 +231,12 @@ impl Gateway {
     /// Waits for the process to end by itself.
     pub(crate) async fn exited(&mut self) -> ExitStatus {
         self.process.exited().await
+    }
+
+    /// Starts the gateway again like `restart`, with one setting changed.
+    pub(crate) async fn restart_with(&mut self, key: &str, value: &str) {
+        self.started.settings.insert(key.to_owned(), value.to_owned());
+        self.restart().await;
     }
 
     /// Starts the gateway again on the same ports and store, after `kill` or `exited`.
