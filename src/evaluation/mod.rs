@@ -12,6 +12,7 @@ mod evaluator;
 mod explain;
 mod hash;
 mod outcome;
+mod portable;
 mod property;
 mod run;
 mod test;
@@ -31,3 +32,4 @@ pub use explain::{
 };
 pub use hash::bucket;
 pub use outcome::{CIRCULAR_REASON, Cause, Evaluation, Outcome, Subject};
+pub use portable::portable;

@@ -1,24 +1,27 @@
 //! Starts the gateway the way an operator does and stops it in every way it can stop.
 //!
-//! The parts beside this file are the other hands of a test: the management API (`admin`), a
-//! request of a client (`answer`), a subscriber (`stream`), a connection as bytes (`wire`), the published clients (`client`), a
-//! browser (`chromium`), a network that can be broken (`proxy`), hops that play a part (`script`) or
-//! are real (`daemon`, `varnish`), and TLS (`secure`). Nothing here sleeps for luck: every wait has a condition
-//! and a deadline.
+//! The parts beside this file are the other hands of a test: the management API (`admin`, `rollout`),
+//! a request of a client (`answer`), a subscriber (`stream`), a connection as bytes (`wire`), the
+//! published clients (`client` for those that tell what they see, `driver` for those that do as they
+//! are told, a browser among them), a network that can be broken (`proxy`), hops that play a part
+//! (`script`) or are real (`daemon`, `varnish`), and TLS (`secure`). Nothing here sleeps for luck:
+//! every wait has a condition and a deadline.
 
 pub(crate) mod admin;
 pub(crate) mod answer;
 pub(crate) mod ask;
-pub(crate) mod chromium;
+pub(crate) mod bucket;
 pub(crate) mod client;
 pub(crate) mod crowd;
 pub(crate) mod daemon;
+pub(crate) mod driver;
 pub(crate) mod fake;
 pub(crate) mod ledger;
 pub(crate) mod process;
 pub(crate) mod proxy;
 pub(crate) mod purged;
 pub(crate) mod raw;
+pub(crate) mod rollout;
 pub(crate) mod script;
 pub(crate) mod secure;
 pub(crate) mod stream;
