@@ -7,7 +7,7 @@
 
 use std::collections::BTreeMap;
 
-use flagcast::evaluation::{Cause, Context, Evaluator, Subject};
+use flagcast::evaluation::{CIRCULAR_REASON, Cause, Context, Evaluator, Subject};
 use flagcast::model::Traits;
 use flagsmith_flag_engine::engine::get_evaluation_result;
 use flagsmith_flag_engine::engine_eval::EngineEvaluationContext;
@@ -17,12 +17,13 @@ use serde_json::{Value as Json, json};
 const FEATURES: [&str; 5] = ["alpha", "beta", "gamma", "delta", "dark-mode"];
 const TRAITS: [&str; 4] = ["plan", "age", "score", "vip"];
 
-/// A flag's enabled, value, variant and reason, by its name.
-type Given = BTreeMap<String, Json>;
+/// A flag's enabled, value, variant and reason, by its name; and the segments that apply.
+type Given = (BTreeMap<String, Json>, Vec<String>);
 
 fn ours(context: &Json) -> Given {
     let parsed: Context = serde_json::from_value(context.clone()).unwrap();
     let identity = parsed.identity.clone();
+    let segments: Vec<String> = parsed.segments.values().map(|one| one.name.clone()).collect();
     let names: Vec<String> = parsed.features.values().map(|one| one.name.clone()).collect();
     let evaluator = Evaluator::compile(parsed);
     let none = Traits::new();
@@ -32,12 +33,14 @@ fn ours(context: &Json) -> Given {
         traits: identity.as_ref().map_or(&none, |one| &one.traits),
     };
     let evaluation = evaluator.evaluate(&subject);
+    let matched = evaluator.segments_of(&subject);
+    let explained = evaluator.explain(&subject);
     let outcomes = names.into_iter().zip(&evaluation.outcomes).enumerate();
     let given = outcomes.map(|(place, (name, number))| {
         let outcome = &evaluator.outcomes()[*number as usize];
         assert_eq!(outcome.feature, place, "an outcome is of its own feature");
         let reason = if evaluation.circular.contains(&place) {
-            "ERROR; code=CIRCULAR_DEPENDENCY".to_owned()
+            CIRCULAR_REASON.to_owned()
         } else {
             outcome.cause.to_string()
         };
@@ -45,22 +48,29 @@ fn ours(context: &Json) -> Given {
             "enabled": outcome.enabled, "value": outcome.value, "variant": outcome.variant,
             "reason": reason,
         });
+        let told = &explained.flags[place];
+        assert_eq!((&told.name, &told.reason, &told.value), (&name, &reason, &outcome.value));
         (name, shown)
     });
-    given.collect()
+    let given = given.collect();
+    for (place, told) in explained.segments.iter().enumerate() {
+        assert_eq!(told.matches, matched.contains(&place));
+        assert_eq!(told.matches, told.failed.is_none());
+    }
+    (given, matched.into_iter().map(|place| segments[place].clone()).collect())
 }
 
 fn theirs(context: &Json) -> Given {
     let parsed: EngineEvaluationContext = serde_json::from_value(context.clone()).unwrap();
-    let flags = get_evaluation_result(&parsed).flags.into_iter();
-    let given = flags.map(|(name, flag)| {
+    let result = get_evaluation_result(&parsed);
+    let given = result.flags.into_iter().map(|(name, flag)| {
         let shown = json!({
             "enabled": flag.enabled, "value": flag.value, "variant": flag.variant,
             "reason": flag.reason,
         });
         (name, shown)
     });
-    given.collect()
+    (given.collect(), result.segments.into_iter().map(|one| one.name).collect())
 }
 
 fn scalar() -> impl Strategy<Value = Json> {

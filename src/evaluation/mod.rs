@@ -8,6 +8,7 @@
 mod check;
 mod context;
 mod evaluator;
+mod explain;
 mod hash;
 mod outcome;
 mod property;
@@ -22,5 +23,9 @@ pub use context::{
     SegmentContext, VariantContext, anchored,
 };
 pub use evaluator::Evaluator;
+pub use explain::{
+    ExplainedCondition, ExplainedFlag, ExplainedRange, ExplainedSegment, ExplainedSplit,
+    Explanation, Failure, Why,
+};
 pub use hash::bucket;
-pub use outcome::{Cause, Evaluation, Outcome, Subject};
+pub use outcome::{CIRCULAR_REASON, Cause, Evaluation, Outcome, Subject};

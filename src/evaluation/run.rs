@@ -64,8 +64,8 @@ impl<'e, 's> Run<'e, 's> {
             // circle is cut depends on where it is entered.
             let hold: Vec<bool> =
                 (0..evaluator.segments.len()).map(|one| self.is_in(one)).collect();
-            let read = std::mem::take(&mut self.read);
-            let decided = features.zip(read).map(|(feature, read)| {
+            let decided = features.enumerate().map(|(place, feature)| {
+                let read = self.read[place];
                 read.unwrap_or_else(|| self.decide(feature, |_, segment| hold[segment]))
             });
             decided.collect()
@@ -73,6 +73,23 @@ impl<'e, 's> Run<'e, 's> {
             features.map(|feature| self.decide(feature, Self::is_in)).collect()
         };
         Evaluation { outcomes, circular: self.circular.iter().copied().collect() }
+    }
+
+    /// Whether the subject turned out to be in a segment, once the run is finished.
+    pub(super) fn matches(&mut self, segment: usize) -> bool {
+        if self.evaluator.reads_flags {
+            // What is not remembered rests on a circle.
+            return self.segments[segment].unwrap_or(false);
+        }
+        self.is_in(segment)
+    }
+
+    /// What a condition looks at; for a split by identity that is its key.
+    pub(super) fn found(&mut self, condition: &Condition) -> Scalar {
+        if let (Test::Split(_), Property::Nothing) = (&condition.test, &condition.property) {
+            return self.key.map_or(Scalar::Null, |key| Scalar::Text(key.to_owned()));
+        }
+        self.value(&condition.property).map_or(Scalar::Null, Cow::into_owned)
     }
 
     /// The outcome of a flag, by the strongest of the segments that apply.
@@ -102,7 +119,7 @@ impl<'e, 's> Run<'e, 's> {
         holds
     }
 
-    fn rule_holds(&mut self, rule: &Rule, seed: &str) -> bool {
+    pub(super) fn rule_holds(&mut self, rule: &Rule, seed: &str) -> bool {
         let mut conditions = rule.conditions.iter();
         let hold = match rule.kind {
             _ if rule.conditions.is_empty() => true,
@@ -121,7 +138,7 @@ impl<'e, 's> Run<'e, 's> {
         }
     }
 
-    fn condition_holds(&mut self, condition: &Condition, seed: &str) -> bool {
+    pub(super) fn condition_holds(&mut self, condition: &Condition, seed: &str) -> bool {
         if let (Test::Split(percent), Property::Nothing) = (&condition.test, &condition.property) {
             return self.key.is_some_and(|key| bucket(seed, key) <= *percent);
         }
