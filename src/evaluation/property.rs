@@ -6,6 +6,9 @@ use jsonpath_rust::parser::parse_json_path;
 
 use super::context::FeatureContext;
 
+/// Longest path that is followed; its parser goes as deep as the path is nested.
+const PATH_BYTES_MAX: usize = 500;
+
 /// Where a condition's value comes from. `trait_name` is what else the text may mean.
 #[derive(Debug)]
 pub(super) enum Property {
@@ -64,6 +67,7 @@ impl Property {
             Some(["flags", name, field]) if FlagField::parse(field).is_some() => {
                 Self::flag(name, FlagField::parse(field), trait_name, features)
             }
+            _ if !is_bounded(text) => Self::Trait(trait_name),
             _ => match parse_json_path(text) {
                 Ok(query) => Self::Path { query: Box::new(query), trait_name },
                 Err(_) => Self::Trait(trait_name),
@@ -93,6 +97,13 @@ impl FlagField {
             _ => None,
         }
     }
+}
+
+/// Whether following a path takes a time that its context bounds: steps to all descendants and filters
+/// multiply. Such paths are refused when they are written; this is for contexts that nobody checked.
+fn is_bounded(path: &str) -> bool {
+    let at_most_one = |sign: &str| path.matches(sign).count() <= 1;
+    path.len() <= PATH_BYTES_MAX && at_most_one("..") && at_most_one("?")
 }
 
 /// The names in a path that has nothing else: `flags.banner.enabled`, `flags['dark-mode'].enabled`.
