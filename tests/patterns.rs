@@ -26,7 +26,7 @@ const PATTERNS: usize = 300;
 const SLOWEST: f64 = 500.0;
 
 /// After which an engine stalls.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_mins(1);
 
 fn is_taken(pattern: &str) -> Result<(), String> {
     let (operator, value) = (Operator::Regex, pattern.to_owned());
