@@ -1,7 +1,8 @@
 //! What the published engines are known to see in different ways. `docs/TARGETING.md` tells users.
 //!
 //! A row that fails is news: an engine has changed, or ours has. Then the table in the document is to
-//! be changed with it. Whatever is not here is compared in `matrix`, where everybody must agree.
+//! be changed with it. Whatever is not here is compared in `matrix`, where everybody must agree. What a
+//! rule alone gives away is not here either: it is refused when it is written.
 
 use serde_json::{Value, json};
 
@@ -25,19 +26,15 @@ fn rows() -> Vec<Row> {
         ("IN", "1.50,2", json!("1.50"), "G NR"),
         ("CONTAINS", "23", json!("1234"), "G NR"),
         ("NOT_CONTAINS", "9", json!("1234"), "G NR"),
-        ("EQUAL", "1e2", json!("100"), "G  R"),
         // To Node it is text also where sizes are compared.
         ("GREATER_THAN", "10", json!("9"), "  N "),
         // Truth is "true" or "false"; the rest is up to the engine.
         ("EQUAL", "yes", json!(true), " PN "),
-        ("EQUAL", "FALSE", json!(false), "G  R"),
         ("EQUAL", "true", json!("True"), "G  R"),
-        ("GREATER_THAN", "false", json!(true), " PN "),
         // Whole numbers are compared with whole numbers, but by Node.
         ("GREATER_THAN", "1.5", json!(2), "  N "),
         ("EQUAL", "10.0", json!(10), "  N "),
         ("NOT_EQUAL", "ten", json!(10), "  N "),
-        ("EQUAL", " 10 ", json!(10), " PN "),
         ("EQUAL", "9007199254740992", json!(9_007_199_254_740_993_i64), "  N "),
         // Versions.
         ("NOT_EQUAL", "1.0.0:semver", json!("banana"), "  N "),
@@ -46,8 +43,6 @@ fn rows() -> Vec<Row> {
         // Lists.
         ("IN", "0,1", json!(0), "GP R"),
         ("IN", "1.5,2", json!(1.5), "G NR"),
-        ("IN", "a, b", json!("b"), "G  R"),
-        ("IN", "a,,b", json!(""), "GP R"),
         // Parts of numbers.
         ("CONTAINS", "2", json!(123), "G  R"),
         ("NOT_CONTAINS", "9", json!(123), "G  R"),
@@ -61,7 +56,7 @@ fn rows() -> Vec<Row> {
         // Remainders.
         ("MODULO", "3|2", json!(-7), " P  "),
         ("MODULO", "2|1", json!(true), " P  "),
-        ("MODULO", "0.1|0.1", json!(0.3), "   R"),
+        ("MODULO", "0.2|0.1", json!(0.3), "   R"),
         // Splits by what counts as nothing in JavaScript.
         ("PERCENTAGE_SPLIT", "100", json!(0), "GP R"),
         ("PERCENTAGE_SPLIT", "100", json!(false), "GP R"),
