@@ -5,6 +5,7 @@
 
 SUDO := $(shell [ "$$(id -u)" -eq 0 ] || echo sudo)
 VENV := target/test-venv
+OPENAPI_VENV := target/openapi-venv
 
 # The black-box tests mostly wait for clients, so they share the cores.
 export RUST_TEST_THREADS ?= 4
@@ -29,7 +30,8 @@ lint:
 	RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --locked
 
 # The published clients that the tests drive, at exact versions.
-test-deps: test-packages tests/sdk/node_modules/.package-lock.json $(VENV)/.installed
+test-deps: test-packages tests/sdk/node_modules/.package-lock.json $(VENV)/.installed \
+		$(OPENAPI_VENV)/.installed
 
 # Debian packages that are not there yet. The servers among them must not start: while they are
 # installed, `policy-rc.d` says no, unless the machine has a policy of its own.
@@ -67,4 +69,10 @@ tests/sdk/node_modules/.package-lock.json: tests/sdk/package.json tests/sdk/pack
 $(VENV)/.installed: tests/sdk/requirements.txt | test-packages
 	python3 -m venv $(VENV)
 	$(VENV)/bin/pip install --quiet --disable-pip-version-check -r tests/sdk/requirements.txt
+	touch $@
+
+$(OPENAPI_VENV)/.installed: tests/openapi/requirements.txt | test-packages
+	python3 -m venv $(OPENAPI_VENV)
+	$(OPENAPI_VENV)/bin/pip install --quiet --disable-pip-version-check \
+		-r tests/openapi/requirements.txt
 	touch $@
