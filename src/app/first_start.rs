@@ -7,7 +7,8 @@ use serde_json::json;
 
 use crate::config::{Limits, Settings};
 use crate::model::{
-    ClientKey, FeatureDefaults, FeatureKey, FlagValue, Key, Origin, Role, Scope, Secret, Token,
+    ClientKey, EnvironmentSettings, FeatureDefaults, FeatureKey, FlagValue, Key, Origin, Role,
+    Scope, Secret, Token, ValueType,
 };
 use crate::store::keys::{digest, new_client_key, new_server_key, new_token};
 use crate::store::{Change, NewEnvironment, NewFeature, NewToken, Store, StoreError};
@@ -92,6 +93,9 @@ async fn create_demo(change: &mut Change, limits: &Limits) -> anyhow::Result<Cli
             description,
             tags: &[tag.to_owned()],
             defaults: &FeatureDefaults { enabled, value },
+            value_type: ValueType::Plain,
+            server_key_only: false,
+            variants: &[],
         };
         change.create_feature(&project, &new, limits).await?;
     }
@@ -109,7 +113,8 @@ async fn create_environment(
 ) -> anyhow::Result<ClientKey> {
     let client_key = new_client_key();
     let key = Key::parse(key)?;
-    let new = NewEnvironment { key: &key, name, client_key: &client_key };
+    let settings = EnvironmentSettings::default();
+    let new = NewEnvironment { key: &key, name, client_key: &client_key, settings };
     let environment = change.create_environment(project, &new, limits).await?;
     let hash = digest(new_server_key().expose());
     change.create_server_key(project, &environment, ("first", &hash), limits).await?;

@@ -1,10 +1,11 @@
 //! The compiled form of a context: conditions read once, outcomes numbered, overrides sorted.
 
+use std::borrow::Cow;
 use std::collections::{HashMap, HashSet};
 
 use super::context::{Context, FeatureContext, RuleContext};
 use super::hash::bucket;
-use super::outcome::{Cause, Evaluation, Outcome, Subject};
+use super::outcome::{CONTROL, Cause, Evaluation, Outcome, Subject};
 use super::property::Property;
 use super::run::Run;
 use super::test::Test;
@@ -12,9 +13,6 @@ use crate::model::RuleKind;
 
 /// The deepest rules that are followed; deeper ones are refused when they are written.
 const DEPTH_MAX: usize = 64;
-
-/// What a split's rest is called.
-const CONTROL: &str = "control";
 
 /// What decides what everybody gets of an environment at one revision. It never changes.
 #[derive(Debug)]
@@ -32,6 +30,7 @@ pub struct Evaluator {
 /// A flag with its states.
 #[derive(Debug)]
 pub(super) struct Feature {
+    pub(super) name: String,
     /// Its own state.
     pub(super) own: usize,
     /// Its states for segments, the strongest first.
@@ -75,9 +74,9 @@ pub(super) struct State {
     /// Seed of its split.
     key: String,
     /// Number of the outcome without a split; control and variants are behind it.
-    first: u32,
+    pub(super) first: u32,
     /// Where the share of each variant ends, in percent.
-    ends: Vec<f64>,
+    pub(super) ends: Vec<f64>,
     /// The smaller, the stronger.
     pub(super) priority: f64,
 }
@@ -116,16 +115,33 @@ impl Evaluator {
     /// What somebody gets.
     #[must_use]
     pub fn evaluate(&self, subject: &Subject<'_>) -> Evaluation {
-        let composed;
-        let key = match (subject.key, subject.identifier) {
-            (Some(key), _) if !key.is_empty() => Some(key),
+        let key = self.key_of(subject);
+        self.settled(&mut Run::new(self, *subject, key.as_deref()), subject)
+    }
+
+    /// The segments that somebody is in, by their places in the context.
+    #[must_use]
+    pub fn segments_of(&self, subject: &Subject<'_>) -> Vec<usize> {
+        let key = self.key_of(subject);
+        let mut run = Run::new(self, *subject, key.as_deref());
+        drop(run.finish());
+        (0..self.segments.len()).filter(|segment| run.matches(*segment)).collect()
+    }
+
+    /// The key by which somebody is put into splits.
+    pub(super) fn key_of<'s>(&self, subject: &Subject<'s>) -> Option<Cow<'s, str>> {
+        match (subject.key, subject.identifier) {
+            (Some(key), _) if !key.is_empty() => Some(Cow::Borrowed(key)),
             (_, Some(identifier)) => {
-                composed = format!("{}_{identifier}", self.context.environment.key);
-                Some(composed.as_str())
+                Some(Cow::Owned(format!("{}_{identifier}", self.context.environment.key)))
             }
             (_, None) => None,
-        };
-        let mut evaluation = Run::new(self, *subject, key).finish();
+        }
+    }
+
+    /// What a run gives, and over it what this identity has of its own.
+    pub(super) fn settled(&self, run: &mut Run<'_, '_>, subject: &Subject<'_>) -> Evaluation {
+        let mut evaluation = run.finish();
         let own = subject.identifier.and_then(|identifier| self.identities.get(identifier));
         for state in own.into_iter().flatten() {
             let state = &self.states[*state];
@@ -138,13 +154,18 @@ impl Evaluator {
     /// The outcome of a state for the identity with this key.
     pub(super) fn outcome(&self, state: usize, key: Option<&str>) -> u32 {
         let state = &self.states[state];
-        let Some(key) = key.filter(|_| !state.ends.is_empty() && !state.key.is_empty()) else {
-            return state.first;
-        };
-        let bucket = bucket(&state.key, key);
+        let Some(bucket) = state.bucket(key) else { return state.first };
         let place = state.ends.iter().position(|end| bucket <= *end);
         // Behind the plain outcome comes the control's, then those of the variants.
         state.first + place.map_or(1, |variant| numbered(variant) + 2)
+    }
+}
+
+impl State {
+    /// Where the identity with this key falls, if the state has a split.
+    pub(super) fn bucket(&self, key: Option<&str>) -> Option<f64> {
+        let key = key.filter(|_| !self.ends.is_empty() && !self.key.is_empty())?;
+        Some(bucket(&self.key, key))
     }
 }
 
@@ -176,8 +197,8 @@ impl Compiler<'_> {
         for (place, feature) in context.features.values().enumerate() {
             let is_targeted = targeted.contains(feature.name.as_str());
             let cause = if is_targeted { Cause::Default } else { Cause::Static };
-            features
-                .push(Feature { own: self.state(place, feature, &cause), overrides: Vec::new() });
+            let own = self.state(place, feature, &cause);
+            features.push(Feature { name: feature.name.clone(), own, overrides: Vec::new() });
         }
         features
     }

@@ -5,18 +5,27 @@
 //! bytes that were rendered once. The answers are those of Flagsmith's engines, which SDKs run by
 //! themselves on the same document.
 
+mod check;
 mod context;
 mod evaluator;
+mod explain;
 mod hash;
 mod outcome;
 mod property;
 mod run;
 mod test;
 
+pub use check::{
+    Circle, Fault, RuleLimits, check_dependencies, check_rules, features_read, rules_to_keep,
+};
 pub use context::{
     ConditionContext, Context, EnvironmentContext, FeatureContext, IdentityContext, RuleContext,
     SegmentContext, VariantContext, anchored,
 };
 pub use evaluator::Evaluator;
+pub use explain::{
+    ExplainedCondition, ExplainedFlag, ExplainedRange, ExplainedSegment, ExplainedSplit,
+    Explanation, Failure, Why,
+};
 pub use hash::bucket;
-pub use outcome::{Cause, Evaluation, Outcome, Subject};
+pub use outcome::{CIRCULAR_REASON, Cause, Evaluation, Outcome, Subject};

@@ -4,6 +4,12 @@ use std::fmt;
 
 use crate::model::{Scalar, Traits};
 
+/// The engine's reason for a flag that depends on itself.
+pub const CIRCULAR_REASON: &str = "ERROR; code=CIRCULAR_DEPENDENCY";
+
+/// What a split's rest is called.
+pub(super) const CONTROL: &str = "control";
+
 /// Who asks.
 #[derive(Clone, Copy, Debug)]
 pub struct Subject<'a> {

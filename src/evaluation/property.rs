@@ -95,13 +95,59 @@ impl FlagField {
     }
 }
 
-/// The names in a path that has nothing else.
+/// The names in a path that has nothing else: `flags.banner.enabled`, `flags['dark-mode'].enabled`.
 fn member_names(path: &str) -> Option<Vec<&str>> {
-    let plain = |name: &&str| {
-        let mut chars = name.chars();
-        chars.next().is_some_and(|first| first.is_ascii_alphabetic() || first == '_')
-            && chars.all(|next| next.is_ascii_alphanumeric() || next == '_')
-    };
-    let names: Vec<&str> = path.split('.').collect();
-    names.iter().all(plain).then_some(names)
+    let (mut names, mut rest) = (Vec::new(), path);
+    loop {
+        let end = rest.find(|next: char| !(next.is_ascii_alphanumeric() || next == '_'));
+        let (name, behind) = rest.split_at(end.unwrap_or(rest.len()));
+        if name.is_empty() || name.starts_with(|first: char| first.is_ascii_digit()) {
+            return None;
+        }
+        names.push(name);
+        rest = behind;
+        while let Some((name, behind)) = bracketed(rest) {
+            names.push(name);
+            rest = behind;
+        }
+        match rest.strip_prefix('.') {
+            Some(behind) => rest = behind,
+            None => return rest.is_empty().then_some(names),
+        }
+    }
+}
+
+/// A name in brackets at the start of a path, and what is behind it. One with a backslash is left to
+/// the parser of paths.
+fn bracketed(path: &str) -> Option<(&str, &str)> {
+    let inside = path.strip_prefix('[')?;
+    let quote = inside.chars().next().filter(|first| matches!(first, '\'' | '"'))?;
+    let (name, behind) = inside[1..].split_once(quote)?;
+    let behind = behind.strip_prefix(']')?;
+    (!name.contains('\\')).then_some((name, behind))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_path_of_names_is_known_without_a_parser() {
+        for (path, names) in [
+            ("identity.traits.plan", Some(vec!["identity", "traits", "plan"])),
+            ("flags['dark-mode'].enabled", Some(vec!["flags", "dark-mode", "enabled"])),
+            ("flags[\"it's\"]['value']", Some(vec!["flags", "it's", "value"])),
+            ("identity.traits['']", Some(vec!["identity", "traits", ""])),
+            ("flags.dark-mode.enabled", None),
+            ("flags['a\\'b'].enabled", None),
+            ("flags['a'", None),
+            ("flags['a'].", None),
+            ("flags[0]", None),
+            ("flags.*.enabled", None),
+            ("flags..enabled", None),
+            ("", None),
+        ] {
+            assert_eq!(member_names(path), names, "{path}");
+        }
+    }
 }

@@ -10,7 +10,7 @@ use std::collections::BTreeSet;
 use jsonpath_rust::query::js_path_process;
 use serde_json::{Value as Json, json};
 
-use super::evaluator::{Condition, Evaluator, Overriding, Rule};
+use super::evaluator::{Condition, Evaluator, Feature, Rule};
 use super::hash::bucket;
 use super::outcome::{Evaluation, Subject};
 use super::property::{FlagField, Property};
@@ -57,28 +57,49 @@ impl<'e, 's> Run<'e, 's> {
 
     /// Decides every flag.
     pub(super) fn finish(&mut self) -> Evaluation {
-        if self.evaluator.reads_flags {
-            // Flags are read from segments in the order of the context, as every engine does: where a
+        let evaluator = self.evaluator;
+        let features = evaluator.features.iter();
+        let outcomes = if evaluator.reads_flags {
+            // All segments are tried first, in the order of the context, as every engine does: where a
             // circle is cut depends on where it is entered.
-            for segment in 0..self.evaluator.segments.len() {
-                self.is_in(segment);
-            }
-        }
-        let features = &self.evaluator.features;
-        let mut outcomes = Vec::with_capacity(features.len());
-        for place in 0..features.len() {
-            let read = self.read.get(place).copied().flatten();
-            outcomes.push(read.unwrap_or_else(|| self.decide(place)));
-        }
+            let hold: Vec<bool> =
+                (0..evaluator.segments.len()).map(|one| self.is_in(one)).collect();
+            let decided = features.enumerate().map(|(place, feature)| {
+                let read = self.read[place];
+                read.unwrap_or_else(|| self.decide(feature, |_, segment| hold[segment]))
+            });
+            decided.collect()
+        } else {
+            features.map(|feature| self.decide(feature, Self::is_in)).collect()
+        };
         Evaluation { outcomes, circular: self.circular.iter().copied().collect() }
     }
 
-    fn decide(&mut self, place: usize) -> u32 {
-        let evaluator = self.evaluator;
-        let feature = &evaluator.features[place];
-        let applies = |one: &&Overriding| self.is_in(one.segment);
-        let winner = feature.overrides.iter().find(applies);
-        evaluator.outcome(winner.map_or(feature.own, |one| one.state), self.key)
+    /// Whether the subject turned out to be in a segment, once the run is finished.
+    pub(super) fn matches(&mut self, segment: usize) -> bool {
+        if self.evaluator.reads_flags {
+            // What is not remembered rests on a circle.
+            return self.segments[segment].unwrap_or(false);
+        }
+        self.is_in(segment)
+    }
+
+    /// What a condition looks at; for a split by identity that is its key.
+    pub(super) fn found(&mut self, condition: &Condition) -> Scalar {
+        if let (Test::Split(_), Property::Nothing) = (&condition.test, &condition.property) {
+            return self.key.map_or(Scalar::Null, |key| Scalar::Text(key.to_owned()));
+        }
+        self.value(&condition.property).map_or(Scalar::Null, Cow::into_owned)
+    }
+
+    /// The outcome of a flag, by the strongest of the segments that apply.
+    fn decide(
+        &mut self,
+        feature: &Feature,
+        mut applies: impl FnMut(&mut Self, usize) -> bool,
+    ) -> u32 {
+        let winner = feature.overrides.iter().find(|one| applies(self, one.segment));
+        self.evaluator.outcome(winner.map_or(feature.own, |one| one.state), self.key)
     }
 
     /// Whether the subject is in a segment. What rests on a circle is not, and is not remembered.
@@ -98,7 +119,7 @@ impl<'e, 's> Run<'e, 's> {
         holds
     }
 
-    fn rule_holds(&mut self, rule: &Rule, seed: &str) -> bool {
+    pub(super) fn rule_holds(&mut self, rule: &Rule, seed: &str) -> bool {
         let mut conditions = rule.conditions.iter();
         let hold = match rule.kind {
             _ if rule.conditions.is_empty() => true,
@@ -117,7 +138,7 @@ impl<'e, 's> Run<'e, 's> {
         }
     }
 
-    fn condition_holds(&mut self, condition: &Condition, seed: &str) -> bool {
+    pub(super) fn condition_holds(&mut self, condition: &Condition, seed: &str) -> bool {
         if let (Test::Split(percent), Property::Nothing) = (&condition.test, &condition.property) {
             return self.key.is_some_and(|key| bucket(seed, key) <= *percent);
         }
@@ -189,13 +210,10 @@ impl<'e, 's> Run<'e, 's> {
         }
         self.deciding.push(place);
         // Every segment that targets it is tried, so that a circle is found wherever it is entered.
-        let evaluator = self.evaluator;
-        let mut tried = evaluator.features[place].overrides.clone();
-        tried.sort_by_key(|one| one.segment);
-        for one in &tried {
-            self.is_in(one.segment);
-        }
-        let outcome = self.decide(place);
+        let feature = &self.evaluator.features[place];
+        let targets: BTreeSet<usize> = feature.overrides.iter().map(|one| one.segment).collect();
+        let hold: BTreeSet<usize> = targets.into_iter().filter(|one| self.is_in(*one)).collect();
+        let outcome = self.decide(feature, |_, segment| hold.contains(&segment));
         self.deciding.pop();
         if !self.circular.contains(&place) {
             self.read[place] = Some(outcome);

@@ -137,6 +137,11 @@ impl Problem {
         Self::new(StatusCode::INTERNAL_SERVER_ERROR, "internal", detail)
     }
 
+    /// The same problem of a part: `variants[0]`.
+    pub(super) fn at(self, place: &str) -> Self {
+        Self { detail: format!("`{place}`: {}", self.detail), ..self }
+    }
+
     pub(super) fn status(&self) -> StatusCode {
         self.status
     }

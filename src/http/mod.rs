@@ -18,7 +18,6 @@ mod given;
 mod handover;
 mod hops;
 mod http2;
-#[allow(dead_code, reason = "the doors that take identities follow")]
 mod identity;
 mod listener;
 mod ofrep;

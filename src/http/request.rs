@@ -8,7 +8,7 @@ use axum::extract::{FromRequestParts, Query};
 use bytes::Bytes;
 use http::request::Parts;
 use http_body_util::{BodyExt as _, LengthLimitError, Limited};
-use serde::de::DeserializeOwned;
+use serde::de::{DeserializeOwned, IgnoredAny};
 
 use super::errors::Problem;
 
@@ -84,7 +84,8 @@ fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Problem> {
     let parsed = serde_path_to_error::deserialize(&mut json).map_err(|error| {
         let path = error.path().to_string();
         let inner = error.into_inner();
-        if inner.is_data() {
+        // What is JSON but no value that is meant here, or too deep, is not told as an error of data.
+        if inner.is_data() || serde_json::from_slice::<IgnoredAny>(bytes).is_ok() {
             let place = if path == "." { String::new() } else { format!("`{path}`: ") };
             Problem::invalid_field(format!("{place}{inner}"))
         } else {

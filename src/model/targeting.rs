@@ -2,6 +2,7 @@
 //!
 //! The words are Flagsmith's, whose SDKs evaluate the same rules by themselves.
 
+use std::collections::BTreeMap;
 use std::fmt;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
@@ -62,6 +63,34 @@ impl Weight {
     pub fn fit(weights: &[Self]) -> bool {
         weights.iter().map(|weight| u64::from(weight.0)).sum::<u64>() <= u64::from(WHOLE)
     }
+}
+
+/// Why named weights are not those of a flag.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum WeightsError {
+    /// Nothing of this key can have a share.
+    #[error("the feature has no variant `{0}`")]
+    UnknownVariant(String),
+    /// There is no more to share out.
+    #[error("the weights of a flag's variants must sum to at most 100")]
+    TooMuch,
+}
+
+/// Lays weights by the keys of variants over present ones, which are in the order of `variants`.
+pub fn merge_weights(
+    variants: &[Variant],
+    present: &[Weight],
+    named: &BTreeMap<String, Weight>,
+) -> Result<Vec<Weight>, WeightsError> {
+    if let Some(key) = named.keys().find(|key| variants.iter().all(|v| v.key != **key)) {
+        return Err(WeightsError::UnknownVariant(key.clone()));
+    }
+    let weights: Vec<Weight> = variants
+        .iter()
+        .zip(present)
+        .map(|(variant, weight)| named.get(&variant.key).copied().unwrap_or(*weight))
+        .collect();
+    if Weight::fit(&weights) { Ok(weights) } else { Err(WeightsError::TooMuch) }
 }
 
 impl Serialize for Weight {
@@ -201,6 +230,14 @@ impl ValueType {
             Self::Json => "json",
         }
     }
+
+    /// Whether a value can be understood so. Only texts can be wrong.
+    #[must_use]
+    pub fn fits(self, value: &FlagValue) -> bool {
+        let (Self::Json, FlagValue::Text(text)) = (self, value) else { return true };
+        let parsed = serde_json::from_str::<serde_json::Value>(text);
+        parsed.is_ok_and(|json| json.is_object() || json.is_number())
+    }
 }
 
 /// The state of a flag for a segment. Its place in the flag's list is its priority.
@@ -302,6 +339,41 @@ mod tests {
         let thirds = [weight, weight, Weight::from_percent(33.334).unwrap()];
         assert!(Weight::fit(&thirds));
         assert!(!Weight::fit(&[Weight::WHOLE, Weight::from_percent(0.001).unwrap()]));
+    }
+
+    #[test]
+    fn weights_are_named_by_variants_and_share_out_the_whole() {
+        let percent = |percent| Weight::from_percent(percent).unwrap();
+        let variant = |id, key: &str| Variant {
+            id: VariantId(id),
+            key: key.to_owned(),
+            value: FlagValue::Null,
+            weight: Weight::default(),
+        };
+        let variants = [variant(1, "blue"), variant(2, "red")];
+        let present = [percent(30.0), percent(60.0)];
+        let merge = |named: &[(&str, f64)]| {
+            let named = named.iter().map(|(key, p)| ((*key).to_owned(), percent(*p))).collect();
+            merge_weights(&variants, &present, &named)
+        };
+        assert_eq!(merge(&[("blue", 40.0)]), Ok(vec![percent(40.0), percent(60.0)]));
+        assert_eq!(merge(&[("blue", 40.001)]), Err(WeightsError::TooMuch));
+        assert_eq!(merge(&[("blue", 100.0), ("red", 0.0)]).unwrap()[0], Weight::WHOLE);
+        let unknown = WeightsError::UnknownVariant("green".to_owned());
+        assert_eq!(merge(&[("green", 1.0)]), Err(unknown));
+    }
+
+    #[test]
+    fn texts_of_a_json_feature_are_objects_or_numbers() {
+        let text = |text: &str| FlagValue::Text(text.to_owned());
+        for right in ["{}", "{\"a\":[1]}", " 0.5", "-1e3"] {
+            assert!(ValueType::Json.fits(&text(right)), "{right}");
+        }
+        for wrong in ["", "[]", "true", "null", "\"a\"", "{", "{}x", "1e999", "NaN"] {
+            assert!(!ValueType::Json.fits(&text(wrong)), "{wrong}");
+            assert!(ValueType::Plain.fits(&text(wrong)), "{wrong}");
+        }
+        assert!(ValueType::Json.fits(&FlagValue::Bool(true)));
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use serde_json::json;
+use serde_json::{Value as Json, json};
 use sqlx::Row as _;
 use sqlx::any::AnyRow;
 
@@ -24,17 +24,23 @@ pub struct NewEnvironment<'a> {
     pub name: &'a str,
     /// Its public key.
     pub client_key: &'a ClientKey,
+    /// What it shows.
+    pub settings: EnvironmentSettings,
 }
 
-/// A server key as the store knows it: never the secret.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ServerKey {
-    /// Row number.
-    pub id: i64,
+/// What to change of an environment; what is absent stays.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct EnvironmentUpdate {
     /// What people call it.
-    pub name: String,
-    /// When it was made, in microseconds since the epoch.
-    pub created_at: i64,
+    pub name: Option<String>,
+    /// Flags that are off are left out of Flagsmith's lists.
+    pub hide_disabled_flags: Option<bool>,
+    /// Whether traits count that come with a client key.
+    pub allow_client_traits: Option<bool>,
+    /// Descriptions, ids and traits are left out of what Flagsmith's SDKs get.
+    pub hide_sensitive_data: Option<bool>,
+    /// Whether traits that SDKs send are kept.
+    pub persist_traits: Option<bool>,
 }
 
 /// An environment with the digests of its server keys: what a door needs to recognise callers.
@@ -63,24 +69,6 @@ impl Store {
         key: &str,
     ) -> Result<Environment, StoreError> {
         find(&mut *self.reader().await?, project, key).await
-    }
-
-    /// Server keys of an environment in the order they were made.
-    pub async fn server_keys(
-        &self,
-        environment: EnvironmentId,
-        page: Page,
-    ) -> Result<Vec<ServerKey>, StoreError> {
-        let rows = sqlx::query(
-            "SELECT id, name, created_at FROM server_keys \
-             WHERE environment_id = $1 AND id > $2 ORDER BY id LIMIT $3",
-        )
-        .bind(environment.0)
-        .bind(page.after)
-        .bind(i64::from(page.limit))
-        .fetch_all(&mut *self.reader().await?)
-        .await?;
-        rows.iter().map(server_key_of).collect()
     }
 
     /// The newest revision of an environment, or nothing when it is gone.
@@ -123,16 +111,8 @@ impl Store {
         id: EnvironmentId,
     ) -> Result<Option<DirectoryEntry>, StoreError> {
         let mut connection = self.reader().await?;
-        let row = sqlx::query(
-            "SELECT id, project_id, key, name, client_key, revision, updated_at, created_at, \
-             hide_disabled_flags, allow_client_traits, hide_sensitive_data, persist_traits \
-             FROM environments WHERE id = $1",
-        )
-        .bind(id.0)
-        .fetch_optional(&mut *connection)
-        .await?;
-        match row {
-            Some(row) => Ok(Some(entry(&mut connection, environment_of(&row)?).await?)),
+        match find_by_id(&mut connection, id).await? {
+            Some(environment) => Ok(Some(entry(&mut connection, environment).await?)),
             None => Ok(None),
         }
     }
@@ -173,8 +153,9 @@ impl Change {
         // Revision 0 with the instant before: sealing the change moves it to 1 and now.
         let row = sqlx::query(
             "INSERT INTO environments \
-             (project_id, key, name, client_key, revision, updated_at, created_at) \
-             VALUES ($1, $2, $3, $4, 0, 0, $5) \
+             (project_id, key, name, client_key, revision, updated_at, created_at, \
+             hide_disabled_flags, allow_client_traits, hide_sensitive_data, persist_traits) \
+             VALUES ($1, $2, $3, $4, 0, 0, $5, $6, $7, $8, $9) \
              RETURNING id, project_id, key, name, client_key, revision, updated_at, created_at, \
              hide_disabled_flags, allow_client_traits, hide_sensitive_data, persist_traits",
         )
@@ -183,41 +164,64 @@ impl Change {
         .bind(new.name)
         .bind(new.client_key.as_str())
         .bind(now)
+        .bind(i64::from(new.settings.hide_disabled_flags))
+        .bind(i64::from(new.settings.allow_client_traits))
+        .bind(i64::from(new.settings.hide_sensitive_data))
+        .bind(i64::from(new.settings.persist_traits))
         .fetch_one(self.connection())
         .await
         .map_err(|error| StoreError::taken(error, "environment", new.key.as_str()))?;
         let environment = environment_of(&row)?;
         self.fill_environment(project, &environment).await?;
-        let note = Note::of_environment(
-            project,
-            &environment,
-            true,
-            "environment.created",
-            new.key.as_str(),
-        );
-        self.note(note.states(json!(null), json!({ "name": new.name })));
+        let (action, key) = ("environment.created", &environment.key);
+        let note = Note::of_environment(project, &environment, true, action, key);
+        self.note(note.states(json!(null), shown(&environment)));
         Ok(environment)
     }
 
-    /// Gives an environment another name. Its document shows it, so it moves.
-    pub async fn rename_environment(
+    /// Changes an environment. Its document shows all of it, so it moves.
+    pub async fn update_environment(
         &mut self,
         project: &Project,
         environment: &Environment,
-        name: &str,
+        update: &EnvironmentUpdate,
     ) -> Result<Environment, StoreError> {
-        if environment.name == name {
-            return Ok(environment.clone());
+        let present = environment.settings;
+        let updated = Environment {
+            name: update.name.clone().unwrap_or_else(|| environment.name.clone()),
+            settings: EnvironmentSettings {
+                hide_disabled_flags: update
+                    .hide_disabled_flags
+                    .unwrap_or(present.hide_disabled_flags),
+                allow_client_traits: update
+                    .allow_client_traits
+                    .unwrap_or(present.allow_client_traits),
+                hide_sensitive_data: update
+                    .hide_sensitive_data
+                    .unwrap_or(present.hide_sensitive_data),
+                persist_traits: update.persist_traits.unwrap_or(present.persist_traits),
+            },
+            ..environment.clone()
+        };
+        if updated == *environment {
+            return Ok(updated);
         }
-        sqlx::query("UPDATE environments SET name = $1 WHERE id = $2")
-            .bind(name)
-            .bind(environment.id.0)
-            .execute(self.connection())
-            .await?;
+        sqlx::query(
+            "UPDATE environments SET name = $1, hide_disabled_flags = $2, \
+             allow_client_traits = $3, hide_sensitive_data = $4, persist_traits = $5 WHERE id = $6",
+        )
+        .bind(&updated.name)
+        .bind(i64::from(updated.settings.hide_disabled_flags))
+        .bind(i64::from(updated.settings.allow_client_traits))
+        .bind(i64::from(updated.settings.hide_sensitive_data))
+        .bind(i64::from(updated.settings.persist_traits))
+        .bind(environment.id.0)
+        .execute(self.connection())
+        .await?;
         let key = &environment.key;
-        let note = Note::of_environment(project, environment, true, "environment.renamed", key);
-        self.note(note.states(json!({ "name": environment.name }), json!({ "name": name })));
-        Ok(Environment { name: name.to_owned(), ..environment.clone() })
+        let note = Note::of_environment(project, environment, true, "environment.updated", key);
+        self.note(note.states(shown(environment), shown(&updated)));
+        Ok(updated)
     }
 
     /// Deletes an environment with its flags and keys.
@@ -237,59 +241,22 @@ impl Change {
         self.note(note.states(before, json!(null)));
         Ok(())
     }
+}
 
-    /// Adds a server key by its digest.
-    pub async fn create_server_key(
-        &mut self,
-        project: &Project,
-        environment: &Environment,
-        (name, hash): (&str, &str),
-        limits: &Limits,
-    ) -> Result<ServerKey, StoreError> {
-        let statement = "SELECT COUNT(*) AS n FROM server_keys WHERE environment_id = $1";
-        let limit = limits.server_keys_per_environment;
-        if count_in(self.connection(), statement, environment.id.0).await? >= i64::from(limit) {
-            let setting = "server_keys_per_environment";
-            return Err(StoreError::LimitReached { what: "server keys", setting, limit });
-        }
-        let now = self.now();
-        let row = sqlx::query(
-            "INSERT INTO server_keys (environment_id, name, hash, created_at) \
-             VALUES ($1, $2, $3, $4) RETURNING id, name, created_at",
-        )
-        .bind(environment.id.0)
-        .bind(name)
-        .bind(hash)
-        .bind(now)
-        .fetch_one(self.connection())
-        .await?;
-        let key = server_key_of(&row)?;
-        let note = Note::of_environment(project, environment, false, "server_key.created", name);
-        self.note(note.states(json!(null), json!({ "id": key.id })));
-        Ok(key)
-    }
-
-    /// Revokes a server key.
-    pub async fn delete_server_key(
-        &mut self,
-        project: &Project,
-        environment: &Environment,
-        id: i64,
-    ) -> Result<(), StoreError> {
-        let row = sqlx::query(
-            "DELETE FROM server_keys WHERE id = $1 AND environment_id = $2 \
-             RETURNING id, name, created_at",
-        )
-        .bind(id)
-        .bind(environment.id.0)
-        .fetch_optional(self.connection())
-        .await?
-        .ok_or_else(|| StoreError::not_found("server key", &id.to_string()))?;
-        let name: String = row.try_get("name")?;
-        let note = Note::of_environment(project, environment, false, "server_key.revoked", &name);
-        self.note(note.states(json!({ "id": id }), json!(null)));
-        Ok(())
-    }
+fn shown(environment: &Environment) -> Json {
+    let EnvironmentSettings {
+        hide_disabled_flags,
+        allow_client_traits,
+        hide_sensitive_data,
+        persist_traits,
+    } = environment.settings;
+    json!({
+        "name": environment.name,
+        "hide_disabled_flags": hide_disabled_flags,
+        "allow_client_traits": allow_client_traits,
+        "hide_sensitive_data": hide_sensitive_data,
+        "persist_traits": persist_traits,
+    })
 }
 
 async fn entry(
@@ -302,6 +269,21 @@ async fn entry(
         .await?;
     let hashes = rows.iter().map(|row| row.try_get("hash")).collect::<Result<_, _>>()?;
     Ok(DirectoryEntry { environment, server_key_hashes: hashes })
+}
+
+pub(super) async fn find_by_id(
+    connection: &mut Connection,
+    id: EnvironmentId,
+) -> Result<Option<Environment>, StoreError> {
+    let row = sqlx::query(
+        "SELECT id, project_id, key, name, client_key, revision, updated_at, created_at, \
+         hide_disabled_flags, allow_client_traits, hide_sensitive_data, persist_traits \
+         FROM environments WHERE id = $1",
+    )
+    .bind(id.0)
+    .fetch_optional(connection)
+    .await?;
+    row.as_ref().map(environment_of).transpose()
 }
 
 async fn list(
@@ -364,14 +346,6 @@ pub(super) fn environment_of(row: &AnyRow) -> Result<Environment, StoreError> {
             hide_sensitive_data: flag(row, "hide_sensitive_data")?,
             persist_traits: flag(row, "persist_traits")?,
         },
-        created_at: row.try_get("created_at")?,
-    })
-}
-
-fn server_key_of(row: &AnyRow) -> Result<ServerKey, StoreError> {
-    Ok(ServerKey {
-        id: row.try_get("id")?,
-        name: row.try_get("name")?,
         created_at: row.try_get("created_at")?,
     })
 }

@@ -1,10 +1,11 @@
 //! Features: rows and changes. A change of a feature shows in every environment of its project.
 
-use serde_json::json;
+use serde_json::{Value as Json, json};
 use sqlx::Row as _;
 use sqlx::any::AnyRow;
 
 use super::projects::count_in;
+use super::variants::NewVariant;
 use super::{Change, Connection, Page, Store, StoreError, flag, json as json_column, variants};
 use crate::config::Limits;
 use crate::model::{
@@ -22,6 +23,23 @@ pub struct NewFeature<'a> {
     pub tags: &'a [String],
     /// What it is in every environment at first.
     pub defaults: &'a FeatureDefaults,
+    /// How its texts are to be understood.
+    pub value_type: ValueType,
+    /// Whether client keys do not get to see it.
+    pub server_key_only: bool,
+    /// Values among which identities are shared out.
+    pub variants: &'a [NewVariant],
+}
+
+/// What to change of a feature; what is absent stays.
+#[derive(Clone, Debug, Default)]
+pub struct FeatureUpdate {
+    /// What it is for.
+    pub description: Option<String>,
+    /// Labels for people.
+    pub tags: Option<Vec<String>>,
+    /// Whether client keys do not get to see it.
+    pub server_key_only: Option<bool>,
 }
 
 impl Store {
@@ -59,11 +77,12 @@ impl Change {
             let setting = "features_per_project";
             return Err(StoreError::LimitReached { what: "features", setting, limit });
         }
+        variants::check_room(new.variants.len(), limits)?;
         let now = self.now();
         let row = sqlx::query(
-            "INSERT INTO features \
-             (project_id, key, folded_key, description, tags, enabled, value, created_at) \
-             VALUES ($1, $2, $3, $4, $5, $6, $7, $8) \
+            "INSERT INTO features (project_id, key, folded_key, description, tags, enabled, \
+             value, created_at, value_type, server_key_only) \
+             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10) \
              RETURNING id, key, description, tags, enabled, value, value_type, server_key_only, \
              created_at",
         )
@@ -75,10 +94,16 @@ impl Change {
         .bind(i64::from(new.defaults.enabled))
         .bind(new.defaults.value.to_json().to_string())
         .bind(now)
+        .bind(new.value_type.as_str())
+        .bind(i64::from(new.server_key_only))
         .fetch_one(self.connection())
         .await
         .map_err(|error| StoreError::taken(error, "feature", new.key.as_str()))?;
-        let feature = feature_of(&row, Vec::new())?;
+        let mut feature = feature_of(&row, Vec::new())?;
+        for variant in new.variants {
+            let variant = variants::insert(self.connection(), feature.id, variant).await?;
+            feature.variants.push(variant);
+        }
         let environments = self.environments_of(project.id).await?;
         for environment in &environments {
             self.create_flag(environment, &feature).await?;
@@ -88,40 +113,54 @@ impl Change {
         Ok(feature)
     }
 
-    /// Changes what a feature is for. Flagsmith's flag list shows it, so all environments move.
-    pub async fn describe_feature(
+    /// Changes what a feature is for and who sees it. Flagsmith's flag list shows both, so all
+    /// environments move.
+    pub async fn update_feature(
         &mut self,
         project: &Project,
         feature: &Feature,
-        description: Option<&str>,
-        tags: Option<&[String]>,
+        update: &FeatureUpdate,
     ) -> Result<Feature, StoreError> {
-        let described = Feature {
-            description: description.unwrap_or(&feature.description).to_owned(),
-            tags: tags.unwrap_or(&feature.tags).to_vec(),
+        let updated = Feature {
+            description: update.description.as_ref().unwrap_or(&feature.description).clone(),
+            tags: update.tags.as_ref().unwrap_or(&feature.tags).clone(),
+            server_key_only: update.server_key_only.unwrap_or(feature.server_key_only),
             ..feature.clone()
         };
-        if described == *feature {
-            return Ok(described);
+        if updated == *feature {
+            return Ok(updated);
         }
-        sqlx::query("UPDATE features SET description = $1, tags = $2 WHERE id = $3")
-            .bind(&described.description)
-            .bind(json!(described.tags).to_string())
-            .bind(feature.id.0)
-            .execute(self.connection())
-            .await?;
+        sqlx::query(
+            "UPDATE features SET description = $1, tags = $2, server_key_only = $3 WHERE id = $4",
+        )
+        .bind(&updated.description)
+        .bind(json!(updated.tags).to_string())
+        .bind(i64::from(updated.server_key_only))
+        .bind(feature.id.0)
+        .execute(self.connection())
+        .await?;
         let environments = self.environments_of(project.id).await?;
-        let states = (shown(feature), shown(&described));
+        let states = (shown(feature), shown(&updated));
         self.note_everywhere(project, &environments, "feature.updated", &feature.key, &states);
-        Ok(described)
+        Ok(updated)
     }
 
-    /// Deletes a feature from every environment.
+    /// Deletes a feature from every environment, with its variants and overrides. Identities that
+    /// carried nothing else are forgotten.
     pub async fn delete_feature(
         &mut self,
         project: &Project,
         feature: &Feature,
     ) -> Result<(), StoreError> {
+        sqlx::query(
+            "DELETE FROM identities WHERE traits = '{}' AND id IN \
+             (SELECT identity_id FROM identity_overrides WHERE feature_id = $1) AND NOT EXISTS \
+             (SELECT 1 FROM identity_overrides o \
+             WHERE o.identity_id = identities.id AND o.feature_id <> $1)",
+        )
+        .bind(feature.id.0)
+        .execute(self.connection())
+        .await?;
         sqlx::query("DELETE FROM features WHERE id = $1")
             .bind(feature.id.0)
             .execute(self.connection())
@@ -133,12 +172,20 @@ impl Change {
     }
 }
 
-fn shown(feature: &Feature) -> serde_json::Value {
+/// As the audit trail shows it.
+pub(super) fn shown(feature: &Feature) -> Json {
+    let variant = |variant: &Variant| {
+        let Variant { key, value, weight, .. } = variant;
+        json!({ "key": key, "value": value, "weight": weight })
+    };
     json!({
         "description": feature.description,
         "tags": feature.tags,
         "enabled": feature.defaults.enabled,
         "value": feature.defaults.value.to_json(),
+        "value_type": feature.value_type,
+        "server_key_only": feature.server_key_only,
+        "variants": feature.variants.iter().map(variant).collect::<Vec<_>>(),
     })
 }
 

@@ -5,10 +5,11 @@ use sqlx::any::AnyRow;
 use sqlx::{Connection as _, Row as _};
 
 use super::changes::Note;
-use super::environments::environment_of;
+use super::environments::{self, environment_of};
 use super::features::{self, feature_of};
+use super::identity_overrides;
 use super::overrides::{self, OverrideRows};
-use super::variants::{self, Variants, weights_column, weights_of};
+use super::variants::{self, Variants, weights_column, weights_of, weights_shown};
 use super::{Change, Connection, Page, Store, StoreError, flag, json as json_column, segments};
 use crate::model::{
     Environment, EnvironmentId, EnvironmentState, Feature, FeatureId, Flag, FlagValue, Project,
@@ -22,6 +23,8 @@ pub struct FlagUpdate {
     pub enabled: Option<bool>,
     /// Its value.
     pub value: Option<FlagValue>,
+    /// Shares of the feature's variants, in their order.
+    pub weights: Option<Vec<Weight>>,
 }
 
 impl Store {
@@ -34,28 +37,40 @@ impl Store {
         let mut connection = self.reader().await?;
         // One transaction: revision and flags must be of the same instant.
         let mut tx = connection.begin().await?;
-        let row = sqlx::query(
-            "SELECT e.id, e.project_id, e.key, e.name, e.client_key, e.revision, e.updated_at, \
-             e.created_at, e.hide_disabled_flags, e.allow_client_traits, e.hide_sensitive_data, \
-             e.persist_traits, p.key AS project_key FROM environments e \
-             JOIN projects p ON p.id = e.project_id WHERE e.id = $1",
-        )
-        .bind(id.0)
-        .fetch_optional(&mut *tx)
-        .await?;
-        let Some(row) = row else { return Ok(None) };
-        let environment = environment_of(&row)?;
-        let project_key: String = row.try_get("project_key")?;
-        let project = super::projects::find(&mut tx, &project_key).await?;
-        let flags = list(&mut tx, &environment).await?;
-        let segments = segments::list(&mut tx, project.id, Page::ALL).await?;
-        let identity_overrides = overrides::identity_overrides(&mut tx, id).await?;
+        let state = state(&mut tx, id).await?;
         tx.commit().await?;
-        Ok(Some(EnvironmentState { environment, project, flags, segments, identity_overrides }))
+        Ok(state)
+    }
+}
+
+impl Store {
+    /// The flags of an environment and where it is, as of one instant; without what only evaluations
+    /// need. Nothing when it is gone.
+    pub async fn flags(
+        &self,
+        id: EnvironmentId,
+    ) -> Result<Option<(Environment, Vec<Flag>)>, StoreError> {
+        let mut connection = self.reader().await?;
+        let mut tx = connection.begin().await?;
+        let Some(environment) = environments::find_by_id(&mut tx, id).await? else {
+            return Ok(None);
+        };
+        let flags = list(&mut tx, &environment).await?;
+        tx.commit().await?;
+        Ok(Some((environment, flags)))
     }
 }
 
 impl Change {
+    /// Everything about an environment, as this change sees it.
+    pub async fn environment_state(
+        &mut self,
+        environment: &Environment,
+    ) -> Result<EnvironmentState, StoreError> {
+        let state = state(self.connection(), environment.id).await?;
+        state.ok_or_else(|| StoreError::not_found("environment", &environment.key))
+    }
+
     /// The flag with this key, as this change sees it.
     pub async fn flag(&mut self, environment: &Environment, key: &str) -> Result<Flag, StoreError> {
         let row = sqlx::query(
@@ -87,14 +102,16 @@ impl Change {
         let updated = Flag {
             enabled: update.enabled.unwrap_or(present.enabled),
             value: update.value.clone().unwrap_or_else(|| present.value.clone()),
+            weights: update.weights.clone().unwrap_or_else(|| present.weights.clone()),
             ..present.clone()
         };
         if updated == *present {
             return Ok(updated);
         }
-        sqlx::query("UPDATE flags SET enabled = $1, value = $2 WHERE id = $3")
+        sqlx::query("UPDATE flags SET enabled = $1, value = $2, weights = $3 WHERE id = $4")
             .bind(i64::from(updated.enabled))
             .bind(updated.value.to_json().to_string())
+            .bind(weights_column(&updated.feature, &updated.weights))
             .bind(updated.state_id)
             .execute(self.connection())
             .await?;
@@ -104,7 +121,8 @@ impl Change {
         Ok(updated)
     }
 
-    /// Copies the state of every flag of `from` to `to`, which belongs to the same project.
+    /// Copies the state of every flag of `from`, with its overrides for segments, to `to`, which was
+    /// just made in the same project. The copies are states of their own: they bucket anew.
     pub async fn copy_flags(
         &mut self,
         from: &Environment,
@@ -112,15 +130,20 @@ impl Change {
     ) -> Result<(), StoreError> {
         for flag in list(self.connection(), from).await? {
             sqlx::query(
-                "UPDATE flags SET enabled = $1, value = $2 \
-                 WHERE environment_id = $3 AND feature_id = $4",
+                "UPDATE flags SET enabled = $1, value = $2, weights = $3 \
+                 WHERE environment_id = $4 AND feature_id = $5",
             )
             .bind(i64::from(flag.enabled))
             .bind(flag.value.to_json().to_string())
+            .bind(weights_column(&flag.feature, &flag.weights))
             .bind(to.id.0)
             .bind(flag.feature.id.0)
             .execute(self.connection())
             .await?;
+            for (position, copied) in flag.overrides.iter().enumerate() {
+                overrides::insert(self.connection(), to.id, &flag.feature, position, copied)
+                    .await?;
+            }
         }
         Ok(())
     }
@@ -160,8 +183,36 @@ impl Change {
     }
 }
 
+/// Everything about an environment, as this connection sees it.
+async fn state(
+    connection: &mut Connection,
+    id: EnvironmentId,
+) -> Result<Option<EnvironmentState>, StoreError> {
+    let row = sqlx::query(
+        "SELECT e.id, e.project_id, e.key, e.name, e.client_key, e.revision, e.updated_at, \
+         e.created_at, e.hide_disabled_flags, e.allow_client_traits, e.hide_sensitive_data, \
+         e.persist_traits, p.key AS project_key FROM environments e \
+         JOIN projects p ON p.id = e.project_id WHERE e.id = $1",
+    )
+    .bind(id.0)
+    .fetch_optional(&mut *connection)
+    .await?;
+    let Some(row) = row else { return Ok(None) };
+    let environment = environment_of(&row)?;
+    let project_key: String = row.try_get("project_key")?;
+    let project = super::projects::find(connection, &project_key).await?;
+    let flags = list(connection, &environment).await?;
+    let segments = segments::list(connection, project.id, Page::ALL).await?;
+    let identity_overrides = identity_overrides::of_environment(connection, id).await?;
+    Ok(Some(EnvironmentState { environment, project, flags, segments, identity_overrides }))
+}
+
 fn shown(flag: &Flag) -> Json {
-    json!({ "enabled": flag.enabled, "value": flag.value.to_json() })
+    let mut shown = json!({ "enabled": flag.enabled, "value": flag.value.to_json() });
+    if !flag.weights.is_empty() {
+        shown["weights"] = weights_shown(&flag.feature, &flag.weights);
+    }
+    shown
 }
 
 async fn list(

@@ -13,11 +13,13 @@ mod features;
 mod feed;
 mod flags;
 mod identities;
+mod identity_overrides;
 pub mod keys;
 mod overrides;
 mod projects;
 mod push;
 mod segments;
+mod server_keys;
 mod tokens;
 mod traits;
 mod variants;
@@ -35,14 +37,20 @@ use crate::config;
 
 pub use analytics::{DayCount, EvaluationCount};
 pub use changes::{Change, Idempotency, Moved, Replay, Stamps};
-pub use environments::{DirectoryEntry, NewEnvironment, ServerKey};
+pub use environments::{DirectoryEntry, EnvironmentUpdate, NewEnvironment};
 pub use error::StoreError;
-pub use features::NewFeature;
+pub use features::{FeatureUpdate, NewFeature};
 pub use feed::{AuditFilter, FeedEvent};
 pub use flags::FlagUpdate;
+pub use identities::IdentityDetails;
+pub use identity_overrides::IdentityOverrideRow;
+pub use overrides::OverrideUpdate;
 pub use push::Announced;
+pub use segments::{NewSegment, SegmentUpdate};
+pub use server_keys::ServerKey;
 pub use tokens::NewToken;
 pub use traits::{TraitsUpdate, WrittenTraits};
+pub use variants::{NewVariant, VariantUpdate};
 
 static SQLITE_MIGRATIONS: Migrator = sqlx::migrate!("src/store/migrations/sqlite");
 

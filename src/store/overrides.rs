@@ -1,17 +1,221 @@
-//! Overrides: the states of flags for segments and for single identities.
+//! Segment overrides, the states of flags for segments: rows and changes.
 
 use std::collections::HashMap;
 
+use serde_json::{Value as Json, json};
 use sqlx::Row as _;
 use sqlx::any::AnyRow;
 
-use super::identities::identity_of;
-use super::variants::weights_of;
-use super::{Connection, StoreError, flag, json as json_column};
+use super::changes::Note;
+use super::projects::count_in;
+use super::variants::{weights_column, weights_of, weights_shown};
+use super::{Change, Connection, StoreError, flag, json as json_column};
+use crate::config::Limits;
 use crate::model::{
-    EnvironmentId, Feature, FeatureId, IdentityOverride, IdentityOverrides, SegmentId,
-    SegmentOverride,
+    Environment, EnvironmentId, Feature, FeatureId, Flag, FlagValue, Project, Segment, SegmentId,
+    SegmentOverride, Weight,
 };
+
+/// What to change of an override. What is absent stays, and begins as the flag's own.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct OverrideUpdate {
+    /// On or off.
+    pub enabled: Option<bool>,
+    /// Its value.
+    pub value: Option<FlagValue>,
+    /// Shares of the feature's variants, in their order.
+    pub weights: Option<Vec<Weight>>,
+    /// Its place among the flag's overrides, 0 the strongest. Absent: it stays, or becomes the last.
+    pub priority: Option<usize>,
+}
+
+impl Change {
+    /// Makes or changes the override of a flag for a segment. Answers with the flag as it is then.
+    pub async fn set_segment_override(
+        &mut self,
+        project: &Project,
+        environment: &Environment,
+        (flag, segment): (&Flag, &Segment),
+        update: &OverrideUpdate,
+        limits: &Limits,
+    ) -> Result<Flag, StoreError> {
+        let present = place(flag, segment);
+        let changed = if let Some(at) = present {
+            updated(&flag.overrides[at], update)
+        } else {
+            self.check_override_room(environment, limits).await?;
+            let (id, last) = (environment.id, flag.overrides.len());
+            let new = updated(&first(flag, segment), update);
+            insert(self.connection(), id, &flag.feature, last, &new).await?
+        };
+        let mut after = flag.clone();
+        if let Some(at) = present {
+            after.overrides.remove(at);
+        }
+        let last = after.overrides.len();
+        let to = update.priority.or(present).unwrap_or(last).min(last);
+        after.overrides.insert(to, changed.clone());
+        if after == *flag {
+            return Ok(after);
+        }
+        if present.is_some() {
+            write(self.connection(), &flag.feature, &changed).await?;
+        }
+        if present != Some(to) {
+            renumber(self.connection(), &after.overrides).await?;
+        }
+        let states = (shown(flag, segment), shown(&after, segment));
+        self.note_override(project, environment, flag, "segment_override.set", states);
+        Ok(after)
+    }
+
+    /// Takes the override of a flag for a segment away. Answers with the flag as it is then.
+    pub async fn remove_segment_override(
+        &mut self,
+        project: &Project,
+        environment: &Environment,
+        (flag, segment): (&Flag, &Segment),
+    ) -> Result<Flag, StoreError> {
+        let at = place(flag, segment)
+            .ok_or_else(|| StoreError::not_found("override for segment", &segment.key))?;
+        let mut after = flag.clone();
+        let gone = after.overrides.remove(at);
+        sqlx::query("DELETE FROM segment_overrides WHERE id = $1")
+            .bind(gone.state_id)
+            .execute(self.connection())
+            .await?;
+        let states = (shown(flag, segment), json!(null));
+        self.note_override(project, environment, flag, "segment_override.removed", states);
+        Ok(after)
+    }
+
+    fn note_override(
+        &mut self,
+        project: &Project,
+        environment: &Environment,
+        flag: &Flag,
+        action: &'static str,
+        (before, after): (Json, Json),
+    ) {
+        let key = &flag.feature.key;
+        let note = Note::of_environment(project, environment, true, action, key);
+        self.note(note.states(before, after));
+    }
+
+    async fn check_override_room(
+        &mut self,
+        environment: &Environment,
+        limits: &Limits,
+    ) -> Result<(), StoreError> {
+        let statement = "SELECT COUNT(*) AS n FROM segment_overrides WHERE environment_id = $1";
+        let limit = limits.segment_overrides_per_environment;
+        if count_in(self.connection(), statement, environment.id.0).await? >= i64::from(limit) {
+            let (what, setting) = ("segment overrides", "segment_overrides_per_environment");
+            return Err(StoreError::LimitReached { what, setting, limit });
+        }
+        Ok(())
+    }
+}
+
+fn place(flag: &Flag, segment: &Segment) -> Option<usize> {
+    flag.overrides.iter().position(|state| state.segment == segment.id)
+}
+
+/// The override of a flag for a segment before it is told anything.
+fn first(flag: &Flag, segment: &Segment) -> SegmentOverride {
+    SegmentOverride {
+        segment: segment.id,
+        state_id: 0,
+        state_uuid: String::new(),
+        enabled: flag.enabled,
+        value: flag.value.clone(),
+        weights: flag.weights.clone(),
+    }
+}
+
+fn updated(present: &SegmentOverride, update: &OverrideUpdate) -> SegmentOverride {
+    SegmentOverride {
+        enabled: update.enabled.unwrap_or(present.enabled),
+        value: update.value.clone().unwrap_or_else(|| present.value.clone()),
+        weights: update.weights.clone().unwrap_or_else(|| present.weights.clone()),
+        ..present.clone()
+    }
+}
+
+/// As the audit trail shows it; null when there is none.
+fn shown(flag: &Flag, segment: &Segment) -> Json {
+    let Some(at) = place(flag, segment) else { return Json::Null };
+    let state = &flag.overrides[at];
+    let mut shown = json!({
+        "segment": segment.key,
+        "enabled": state.enabled,
+        "value": state.value,
+        "priority": at,
+    });
+    if !state.weights.is_empty() {
+        shown["weights"] = weights_shown(&flag.feature, &state.weights);
+    }
+    shown
+}
+
+/// Adds an override; its ids are new.
+pub(super) async fn insert(
+    connection: &mut Connection,
+    environment: EnvironmentId,
+    feature: &Feature,
+    position: usize,
+    state: &SegmentOverride,
+) -> Result<SegmentOverride, StoreError> {
+    let uuid = uuid::Uuid::new_v4().to_string();
+    let row = sqlx::query(
+        "INSERT INTO segment_overrides \
+         (environment_id, feature_id, segment_id, uuid, position, enabled, value, weights) \
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8) RETURNING id",
+    )
+    .bind(environment.0)
+    .bind(feature.id.0)
+    .bind(state.segment.0)
+    .bind(&uuid)
+    .bind(i64::try_from(position).unwrap_or(i64::MAX))
+    .bind(i64::from(state.enabled))
+    .bind(state.value.to_json().to_string())
+    .bind(weights_column(feature, &state.weights))
+    .fetch_one(connection)
+    .await?;
+    Ok(SegmentOverride { state_id: row.try_get("id")?, state_uuid: uuid, ..state.clone() })
+}
+
+async fn write(
+    connection: &mut Connection,
+    feature: &Feature,
+    state: &SegmentOverride,
+) -> Result<(), StoreError> {
+    sqlx::query(
+        "UPDATE segment_overrides SET enabled = $1, value = $2, weights = $3 WHERE id = $4",
+    )
+    .bind(i64::from(state.enabled))
+    .bind(state.value.to_json().to_string())
+    .bind(weights_column(feature, &state.weights))
+    .bind(state.state_id)
+    .execute(connection)
+    .await?;
+    Ok(())
+}
+
+/// Writes the places of a flag's overrides: those that went have left gaps.
+async fn renumber(
+    connection: &mut Connection,
+    overrides: &[SegmentOverride],
+) -> Result<(), StoreError> {
+    for (position, state) in (0_i64..).zip(overrides) {
+        sqlx::query("UPDATE segment_overrides SET position = $1 WHERE id = $2")
+            .bind(position)
+            .bind(state.state_id)
+            .execute(&mut *connection)
+            .await?;
+    }
+    Ok(())
+}
 
 /// The segment overrides of an environment by feature, as rows: their weights can be read when the
 /// variants are known.
@@ -75,36 +279,4 @@ fn override_of(row: &AnyRow, feature: &Feature) -> Result<SegmentOverride, Store
         value: json_column(row, "value")?,
         weights: weights_of(row, "weights", &feature.variants)?,
     })
-}
-
-/// The identity overrides of an environment, by identifier.
-pub(super) async fn identity_overrides(
-    connection: &mut Connection,
-    environment: EnvironmentId,
-) -> Result<Vec<IdentityOverrides>, StoreError> {
-    let rows = sqlx::query(
-        "SELECT i.id, i.uuid, i.identifier, i.created_at, o.id AS state_id, \
-         o.uuid AS state_uuid, o.feature_id, o.enabled, o.value \
-         FROM identity_overrides o JOIN identities i ON i.id = o.identity_id \
-         WHERE i.environment_id = $1 ORDER BY i.identifier, o.feature_id",
-    )
-    .bind(environment.0)
-    .fetch_all(connection)
-    .await?;
-    let mut all: Vec<IdentityOverrides> = Vec::new();
-    for row in &rows {
-        let identity = identity_of(row)?;
-        let of_this = IdentityOverride {
-            feature: FeatureId(row.try_get("feature_id")?),
-            state_id: row.try_get("state_id")?,
-            state_uuid: row.try_get("state_uuid")?,
-            enabled: flag(row, "enabled")?,
-            value: json_column(row, "value")?,
-        };
-        match all.last_mut().filter(|last| last.identity.id == identity.id) {
-            Some(last) => last.overrides.push(of_this),
-            None => all.push(IdentityOverrides { identity, overrides: vec![of_this] }),
-        }
-    }
-    Ok(all)
 }

@@ -108,14 +108,8 @@ impl Store {
         limits: &Limits,
     ) -> Result<i64, StoreError> {
         let mut tx = self.writer.begin_with("BEGIN IMMEDIATE").await?;
-        let known = lock(&mut tx, environment, identifier).await?;
-        if known.is_none() {
-            check_room(&mut tx, environment, limits).await?;
-        }
-        let known = match known {
-            Some(known) => known,
-            None => make(&mut tx, environment, identifier, now_micros()).await?,
-        };
+        let now = now_micros();
+        let known = lock_or_make(&mut tx, environment, identifier, now, limits).await?;
         let present = match known.traits.get(key) {
             None => Some(0),
             Some(Scalar::Integer(value)) => Some(*value),
@@ -142,19 +136,6 @@ pub(super) fn check_kept(merged: &Merged, limits: &Limits) -> Result<(), StoreEr
     Err(StoreError::LimitReached { what: "traits of this identity", setting, limit })
 }
 
-/// Refuses one more identity where there are enough.
-pub(super) async fn check_room(
-    connection: &mut Connection,
-    environment: EnvironmentId,
-    limits: &Limits,
-) -> Result<(), StoreError> {
-    if is_full(connection, environment, limits).await? {
-        let (setting, limit) = ("identities_per_environment", limits.identities_per_environment);
-        return Err(StoreError::LimitReached { what: "identities", setting, limit });
-    }
-    Ok(())
-}
-
 /// An identity's row, locked until the transaction ends.
 pub(super) async fn lock(
     connection: &mut Connection,
@@ -173,8 +154,26 @@ pub(super) async fn lock(
     row.as_ref().map(known_of).transpose()
 }
 
+/// The same, with a row that is made if there is none and room for it.
+pub(super) async fn lock_or_make(
+    connection: &mut Connection,
+    environment: EnvironmentId,
+    identifier: &str,
+    now: i64,
+    limits: &Limits,
+) -> Result<KnownIdentity, StoreError> {
+    if let Some(known) = lock(connection, environment, identifier).await? {
+        return Ok(known);
+    }
+    if is_full(connection, environment, limits).await? {
+        let (setting, limit) = ("identities_per_environment", limits.identities_per_environment);
+        return Err(StoreError::LimitReached { what: "identities", setting, limit });
+    }
+    make(connection, environment, identifier, now).await
+}
+
 /// A row for an identity of which nothing is known yet, locked like any other.
-pub(super) async fn make(
+async fn make(
     connection: &mut Connection,
     environment: EnvironmentId,
     identifier: &str,

@@ -8,6 +8,7 @@
 
 pub(crate) mod admin;
 pub(crate) mod answer;
+pub(crate) mod ask;
 pub(crate) mod chromium;
 pub(crate) mod client;
 pub(crate) mod crowd;

@@ -38,5 +38,6 @@ mod shutdown;
 mod squid;
 mod store_away;
 mod streams;
+mod targeting;
 mod tls;
 mod wire;

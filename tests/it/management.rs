@@ -1,56 +1,12 @@
 //! The management API: every route once as it is meant, and every way to ask wrongly.
 
-use reqwest::header::HeaderMap;
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
 
 use crate::harness::admin::Environment;
+use crate::harness::ask::Ask;
 use crate::harness::stream::Subscription;
 use crate::harness::{ADMIN_TOKEN, Gateway, http};
-
-/// A request with everything that a test may want to set.
-struct Ask<'a> {
-    token: &'a str,
-    method: Method,
-    path: &'a str,
-    headers: &'a [(&'a str, &'a str)],
-    body: &'a str,
-}
-
-impl<'a> Ask<'a> {
-    fn new(method: Method, path: &'a str) -> Self {
-        Self { token: ADMIN_TOKEN, method, path, headers: &[], body: "" }
-    }
-
-    async fn send(self, gateway: &Gateway) -> (u16, Value, HeaderMap) {
-        let url = gateway.url(&format!("/admin/v1{}", self.path));
-        let mut request = http().request(self.method, url).body(self.body.to_owned());
-        if !self.token.is_empty() {
-            request = request.bearer_auth(self.token);
-        }
-        for (name, value) in self.headers {
-            request = request.header(*name, *value);
-        }
-        let response = request.send().await.unwrap();
-        let (status, headers) = (response.status(), response.headers().clone());
-        let text = response.text().await.unwrap();
-        if status.is_client_error() {
-            assert_eq!(headers["content-type"], "application/problem+json", "{text}");
-        }
-        (status.as_u16(), serde_json::from_str(&text).unwrap_or(Value::String(text)), headers)
-    }
-
-    /// Sends what must be refused, and checks that the refusal says enough.
-    async fn refused(self, gateway: &Gateway, status: u16, code: &str) -> Value {
-        let asked = format!("{} {} {}", self.method, self.path, self.body);
-        let (got, problem, _) = self.send(gateway).await;
-        assert_eq!((got, problem["code"].as_str()), (status, Some(code)), "{asked}: {problem}");
-        assert_eq!(problem["status"], status);
-        assert!(problem["detail"].as_str().unwrap().len() > 10, "{problem}");
-        assert!(problem["title"].is_string() && problem["type"].is_string(), "{problem}");
-        problem
-    }
-}
 
 async fn shop() -> (Gateway, Environment) {
     let gateway = Gateway::builder().start().await;
@@ -281,21 +237,15 @@ async fn a_repeated_request_is_done_once() {
     }
 }
 
-/// A token with this role and scope.
-async fn token(gateway: &Gateway, body: Value) -> String {
-    let answer = gateway.admin().call(Method::POST, "/tokens", Some(&body)).await;
-    answer["token"].as_str().unwrap().to_owned()
-}
-
 #[tokio::test]
 async fn roles_and_scopes_hold() {
     let (gateway, production) = shop().await;
     let staging = gateway.admin().create_environment("web", "staging").await;
     gateway.admin().create_project("app").await;
-    let viewer = token(&gateway, json!({"name": "v", "role": "viewer"})).await;
+    let viewer = gateway.admin().token(json!({"name": "v", "role": "viewer"})).await;
     let editor = json!({"name": "e", "role": "editor", "project": "web", "environment": "staging"});
-    let editor = token(&gateway, editor).await;
-    let boss = token(&gateway, json!({"name": "a", "role": "admin", "project": "web"})).await;
+    let editor = gateway.admin().token(editor).await;
+    let boss = gateway.admin().token(json!({"name": "a", "role": "admin", "project": "web"})).await;
     let (here, there) = (flag_path(&staging, "limit"), flag_path(&production, "limit"));
     let keys = format!("{}/server-keys", production.path());
     let (flip, app) = (r#"{"enabled":false}"#, r#"{"key":"x","name":"x"}"#);
@@ -348,7 +298,7 @@ async fn roles_and_scopes_hold() {
 #[tokio::test]
 async fn tokens_are_shown_once_and_revoked_at_once() {
     let (gateway, _) = shop().await;
-    let secret = token(&gateway, json!({"name": "ci", "role": "editor"})).await;
+    let secret = gateway.admin().token(json!({"name": "ci", "role": "editor"})).await;
     let (_, own, _) =
         Ask { token: &secret, ..Ask::new(Method::GET, "/token") }.send(&gateway).await;
     assert_eq!((&own["name"], &own["role"]), (&json!("ci"), &json!("editor")));
@@ -435,7 +385,7 @@ async fn bad_input_gets_a_clear_error_and_changes_nothing() {
         (Method::POST, features, &wordy, field),
         (Method::POST, features, r#"{"key":"a b"}"#, field),
         (Method::POST, features, r#"{"key":""}"#, field),
-        (Method::POST, features, r#"{"key":"k","variants":[{"key":"a"}]}"#, field),
+        (Method::POST, features, r#"{"key":"k","variants":[{"value":"a"}]}"#, field),
         (Method::POST, features, r#"{"key":"k","tags":"ui"}"#, field),
         (Method::POST, projects, r#"{"key":"Web","name":"x"}"#, field),
         (Method::POST, projects, r#"{"key":"x"}"#, field),

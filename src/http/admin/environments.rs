@@ -12,13 +12,12 @@ use super::Admin;
 use super::call::{Call, Nothing, Stop, answer, etag};
 use super::caller::Caller;
 use super::pages::{Listed, PageQuery};
-use super::projects::Rename;
 use super::shapes::{EnvironmentShape, check_name, key_of, rfc3339};
 use crate::http::errors::Problem;
 use crate::http::request::Params;
-use crate::model::{Environment, Project, Role, Secret, UpdatedAt};
+use crate::model::{Environment, EnvironmentSettings, Project, Role, Secret, UpdatedAt};
 use crate::store::keys::{digest, new_client_key, new_server_key};
-use crate::store::{Change, NewEnvironment, ServerKey};
+use crate::store::{Change, EnvironmentUpdate, NewEnvironment, ServerKey};
 
 /// An environment to be made.
 #[derive(Debug, Deserialize, ToSchema)]
@@ -28,6 +27,22 @@ pub(super) struct NewEnvironmentBody {
     key: String,
     /// What people call it.
     name: String,
+}
+
+/// What to change of an environment; what is absent stays.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct EnvironmentPatch {
+    /// What people call it.
+    name: Option<String>,
+    /// Flags that are off are left out of the lists that Flagsmith's SDKs get.
+    hide_disabled_flags: Option<bool>,
+    /// Whether traits count that come with a client key, which anybody may have.
+    allow_client_traits: Option<bool>,
+    /// Descriptions, ids and traits are left out of what Flagsmith's SDKs get.
+    hide_sensitive_data: Option<bool>,
+    /// Whether traits that SDKs send are kept for later evaluations.
+    persist_traits: Option<bool>,
 }
 
 /// An environment that was just made.
@@ -140,11 +155,14 @@ pub(super) async fn create(
     call.expect_nothing()?;
     let mut change = admin.begin(&call).await?;
     let project = change.project(&project).await?;
-    let (environment, server_key) = make(&admin, &mut change, &project, &call.body).await?;
+    let settings = EnvironmentSettings::default();
+    let made = make(&admin, &mut change, &project, &call.body, settings).await?;
+    let (environment, server_key) = made;
     finish_created(&admin, change, &call, &environment, &server_key).await
 }
 
-/// Makes an environment with every flag as it is in another one.
+/// Makes an environment with settings, flags and segment overrides as they are in another one.
+/// Identities stay behind.
 #[utoipa::path(post, path = "/projects/{project}/environments/{environment}/clone",
     tag = "environments", request_body = NewEnvironmentBody,
     params(("project" = String, Path), ("environment" = String, Path)),
@@ -156,7 +174,8 @@ pub(super) async fn clone(
 ) -> Result<Response, Stop> {
     call.caller.may_change(Role::Admin, Some(&project), None)?;
     let (mut change, project, from) = admin.begin_in(&call, &project, &environment).await?;
-    let (to, server_key) = make(&admin, &mut change, &project, &call.body).await?;
+    let made = make(&admin, &mut change, &project, &call.body, from.settings).await?;
+    let (to, server_key) = made;
     change.copy_flags(&from, &to).await?;
     finish_created(&admin, change, &call, &to, &server_key).await
 }
@@ -166,11 +185,12 @@ async fn make(
     change: &mut Change,
     project: &Project,
     body: &NewEnvironmentBody,
+    settings: EnvironmentSettings,
 ) -> Result<(Environment, Secret), Problem> {
     let key = key_of(&body.key)?;
     check_name(&body.name)?;
     let client_key = new_client_key();
-    let new = NewEnvironment { key: &key, name: &body.name, client_key: &client_key };
+    let new = NewEnvironment { key: &key, name: &body.name, client_key: &client_key, settings };
     let environment = change.create_environment(project, &new, &admin.limits).await?;
     let server_key = new_server_key();
     let named = ("first", digest(server_key.expose()));
@@ -208,20 +228,31 @@ pub(super) async fn read(
     Ok(response)
 }
 
-/// Gives an environment another name.
+/// Changes the name and the settings of an environment.
 #[utoipa::path(patch, path = "/projects/{project}/environments/{environment}",
-    tag = "environments", request_body = Rename,
+    tag = "environments", request_body = EnvironmentPatch,
     params(("project" = String, Path), ("environment" = String, Path)),
     responses((status = OK, body = EnvironmentShape)))]
-pub(super) async fn rename(
+pub(super) async fn update(
     State(admin): State<Admin>,
     Path((project, environment)): Path<(String, String)>,
-    call: Call<Rename>,
+    call: Call<EnvironmentPatch>,
 ) -> Result<Response, Stop> {
     call.caller.may_change(Role::Admin, Some(&project), Some(&environment))?;
-    check_name(&call.body.name)?;
+    let update = EnvironmentUpdate {
+        name: call.body.name.clone(),
+        hide_disabled_flags: call.body.hide_disabled_flags,
+        allow_client_traits: call.body.allow_client_traits,
+        hide_sensitive_data: call.body.hide_sensitive_data,
+        persist_traits: call.body.persist_traits,
+    };
+    if update == EnvironmentUpdate::default() {
+        let detail = "send `name` or a setting: there is nothing to change";
+        return Err(Problem::invalid_field(detail.to_owned()).into());
+    }
+    update.name.as_deref().map_or(Ok(()), check_name)?;
     let (mut change, project, environment) = admin.begin_in(&call, &project, &environment).await?;
-    let environment = change.rename_environment(&project, &environment, &call.body.name).await?;
+    let environment = change.update_environment(&project, &environment, &update).await?;
     let shape = |stamps: &_| EnvironmentShape::after(&environment, stamps);
     admin.finish(change, &call, StatusCode::OK, shape).await
 }

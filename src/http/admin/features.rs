@@ -10,15 +10,16 @@ use utoipa::ToSchema;
 use super::Admin;
 use super::call::{Call, Nothing, Stop, answer};
 use super::caller::Caller;
-use super::flags::check_value;
 use super::pages::{Listed, PageQuery};
 use super::shapes::{
     Everywhere, FeatureShape, check_description, check_tags, key_problem, revisions,
 };
+use super::variants::{NewVariantBody, checked_variants};
+use super::wanted::{check_type, check_value};
 use crate::http::errors::Problem;
 use crate::http::request::Params;
-use crate::model::{FeatureDefaults, FeatureKey, FlagValue, Role};
-use crate::store::NewFeature;
+use crate::model::{FeatureDefaults, FeatureKey, FlagValue, Role, ValueType};
+use crate::store::{FeatureUpdate, NewFeature};
 
 /// A feature to be made.
 #[derive(Debug, Deserialize, ToSchema)]
@@ -39,9 +40,16 @@ pub(super) struct NewFeatureBody {
     /// Labels for people.
     #[serde(default)]
     tags: Vec<String>,
-    /// Must be empty: features have no variants yet.
+    /// Values among which identities are shared out, in this order.
     #[serde(default)]
-    variants: Vec<serde_json::Value>,
+    variants: Vec<NewVariantBody>,
+    /// Whether client keys do not get to see it.
+    #[serde(default)]
+    server_key_only: bool,
+    /// `plain`, or `json`: then its texts must be JSON objects or numbers.
+    #[serde(default)]
+    #[schema(value_type = Option<String>)]
+    value_type: ValueType,
 }
 
 /// What to change of a feature; what is absent stays.
@@ -52,6 +60,8 @@ pub(super) struct FeaturePatch {
     description: Option<String>,
     /// Labels for people.
     tags: Option<Vec<String>>,
+    /// Whether client keys do not get to see it.
+    server_key_only: Option<bool>,
 }
 
 /// Lists features.
@@ -87,16 +97,21 @@ pub(super) async fn create(
     let key = FeatureKey::parse(&body.key).map_err(|error| key_problem(error, &body.key))?;
     check_description(&body.description)?;
     check_tags(&body.tags)?;
-    check_value(&body.value, &admin.limits)?;
-    if !body.variants.is_empty() {
-        let detail = "`variants` must be empty: features have no variants yet".to_owned();
-        return Err(Problem::invalid_field(detail).into());
-    }
+    check_value("value", &body.value, &admin.limits)?;
+    check_type("value", &body.value, body.value_type)?;
+    let variants = checked_variants(&body.variants, body.value_type, &admin.limits)?;
     let mut change = admin.begin(&call).await?;
     let project = change.project(&project).await?;
     let defaults = FeatureDefaults { enabled: body.enabled, value: body.value.clone() };
-    let description = &body.description;
-    let new = NewFeature { key: &key, description, tags: &body.tags, defaults: &defaults };
+    let new = NewFeature {
+        key: &key,
+        description: &body.description,
+        tags: &body.tags,
+        defaults: &defaults,
+        value_type: body.value_type,
+        server_key_only: body.server_key_only,
+        variants: &variants,
+    };
     let feature = change.create_feature(&project, &new, &admin.limits).await?;
     let shape = |stamps: &_| Everywhere {
         thing: FeatureShape::from(&feature),
@@ -120,25 +135,29 @@ pub(super) async fn read(
     Ok(answer(StatusCode::OK, json!(FeatureShape::from(&feature)).to_string()))
 }
 
-/// Changes what a feature is for.
+/// Changes what a feature is for, and who gets to see it.
 #[utoipa::path(patch, path = "/projects/{project}/features/{feature}", tag = "features",
     request_body = FeaturePatch, params(("project" = String, Path), ("feature" = String, Path)),
     responses((status = OK, body = Everywhere<FeatureShape>)))]
-pub(super) async fn describe(
+pub(super) async fn update(
     State(admin): State<Admin>,
     Path((project, feature)): Path<(String, String)>,
     call: Call<FeaturePatch>,
 ) -> Result<Response, Stop> {
     call.caller.may_change(Role::Editor, Some(&project), None)?;
     call.expect_nothing()?;
-    let FeaturePatch { description, tags } = &call.body;
+    let FeaturePatch { description, tags, server_key_only } = &call.body;
     description.as_deref().map_or(Ok(()), check_description)?;
     tags.as_deref().map_or(Ok(()), check_tags)?;
+    let update = FeatureUpdate {
+        description: description.clone(),
+        tags: tags.clone(),
+        server_key_only: *server_key_only,
+    };
     let mut change = admin.begin(&call).await?;
     let project = change.project(&project).await?;
     let feature = change.feature(&project, &feature).await?;
-    let (description, tags) = (description.as_deref(), tags.as_deref());
-    let feature = change.describe_feature(&project, &feature, description, tags).await?;
+    let feature = change.update_feature(&project, &feature, &update).await?;
     let shape = |stamps: &_| Everywhere {
         thing: FeatureShape::from(&feature),
         revisions: revisions(stamps),

@@ -1,10 +1,12 @@
 //! `/admin/v1/projects/{project}/environments/{environment}/flags`: what is on, and what it holds.
 
+use std::collections::BTreeMap;
+
 use axum::extract::{Path, State};
 use axum::response::Response;
 use http::StatusCode;
 use http::header::ETAG;
-use serde::{Deserialize, Deserializer, Serialize};
+use serde::{Deserialize, Serialize};
 use serde_json::json;
 use utoipa::{IntoParams, ToSchema};
 
@@ -13,11 +15,12 @@ use super::call::{Call, Stop, answer, etag};
 use super::caller::Caller;
 use super::pages::{Listed, PageQuery};
 use super::shapes::{FlagShape, stamp_after};
+use super::wanted::{Wanted, given};
 use crate::config::Limits;
 use crate::http::errors::Problem;
 use crate::http::request::Params;
-use crate::model::{Flag, FlagValue, Role, UpdatedAt};
-use crate::store::{FlagUpdate, StoreError};
+use crate::model::{Environment, Flag, FlagValue, Role, UpdatedAt, Weight};
+use crate::store::StoreError;
 
 /// Days that the analytics list tells of.
 const DAYS_MAX: u32 = 366;
@@ -35,6 +38,9 @@ pub(super) struct FlagPatch {
     #[serde(default, deserialize_with = "given")]
     #[schema(value_type = Option<serde_json::Value>)]
     value: Option<FlagValue>,
+    /// Shares of variants in percent, by their keys; those that are not named stay.
+    #[schema(value_type = Option<BTreeMap<String, f64>>)]
+    weights: Option<BTreeMap<String, Weight>>,
     /// A kill switch: its pings do not wait for the pace of others, nor do clients with their reads.
     #[serde(default)]
     urgent: bool,
@@ -51,7 +57,7 @@ pub(super) struct Batch {
 }
 
 /// A change of one flag in a batch.
-#[derive(Debug, Deserialize, ToSchema)]
+#[derive(Clone, Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct BatchItem {
     /// The feature.
@@ -62,6 +68,9 @@ pub(super) struct BatchItem {
     #[serde(default, deserialize_with = "given")]
     #[schema(value_type = Option<serde_json::Value>)]
     value: Option<FlagValue>,
+    /// Shares of variants in percent, by their keys; those that are not named stay.
+    #[schema(value_type = Option<BTreeMap<String, f64>>)]
+    weights: Option<BTreeMap<String, Weight>>,
 }
 
 /// The flags that a batch changed.
@@ -91,21 +100,6 @@ pub(super) struct DaysQuery {
     limit: Option<u32>,
 }
 
-/// An explicit null is a value; serde would take it for an absent field.
-fn given<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<FlagValue>, D::Error> {
-    FlagValue::deserialize(deserializer).map(Some)
-}
-
-/// Refuses a value that is too large to be served to every client.
-pub(super) fn check_value(value: &FlagValue, limits: &Limits) -> Result<(), Problem> {
-    let limit = limits.value_bytes;
-    if value.size() > limit {
-        let detail = format!("`value` is larger than {limit} bytes (`limits.value_bytes`)");
-        return Err(Problem::invalid_field(detail));
-    }
-    Ok(())
-}
-
 /// Lists the flags of an environment.
 #[utoipa::path(get, path = "/projects/{project}/environments/{environment}/flags", tag = "flags",
     params(("project" = String, Path), ("environment" = String, Path), PageQuery),
@@ -118,13 +112,9 @@ pub(super) async fn list(
 ) -> Result<Response, Problem> {
     let page = query.page()?;
     let (_, environment) = admin.environment(&caller, &project, &environment).await?;
-    let state = admin.store.environment_state(environment.id).await?;
-    let state = state.ok_or_else(|| {
-        Problem::not_found(format!("there is no environment `{}`", environment.key))
-    })?;
-    let stamp = state.environment.stamp;
+    let (environment, mut flags) = admin.flags(&environment).await?;
+    let stamp = environment.stamp;
     let place = |flag: &Flag| flag.feature.id.0;
-    let mut flags = state.flags;
     flags.sort_by_key(place);
     flags.retain(|flag| place(flag) > page.after);
     let listed = Listed::of(flags, page, place, |flag| FlagShape::at(&flag, stamp));
@@ -144,14 +134,9 @@ pub(super) async fn read(
     Path((project, environment, feature)): Path<(String, String, String)>,
 ) -> Result<Response, Problem> {
     let (_, environment) = admin.environment(&caller, &project, &environment).await?;
-    let state = admin.store.environment_state(environment.id).await?;
-    let found = state.and_then(|state| {
-        let stamp = state.environment.stamp;
-        state.flags.into_iter().find(|f| f.feature.key == feature).map(|flag| (flag, stamp))
-    });
-    let (flag, stamp) =
-        found.ok_or_else(|| Problem::not_found(format!("there is no feature `{feature}`")))?;
-    let mut response = answer(StatusCode::OK, json!(FlagShape::at(&flag, stamp)).to_string());
+    let (environment, flags) = admin.flags(&environment).await?;
+    let (stamp, flag) = (environment.stamp, find(&flags, &feature)?);
+    let mut response = answer(StatusCode::OK, json!(FlagShape::at(flag, stamp)).to_string());
     response.headers_mut().insert(ETAG, etag(stamp));
     Ok(response)
 }
@@ -167,13 +152,15 @@ pub(super) async fn update(
     call: Call<FlagPatch>,
 ) -> Result<Response, Stop> {
     call.caller.may_change(Role::Editor, Some(&project), Some(&environment))?;
-    let FlagPatch { enabled, value, urgent } = call.body.clone();
-    let update = checked(enabled, value, &admin.limits)?;
+    let FlagPatch { enabled, value, weights, urgent } = call.body.clone();
+    let wanted = Wanted { place: String::new(), enabled, value, weights };
+    check(&wanted, &admin.limits)?;
     let (mut change, project, environment) = admin.begin_in(&call, &project, &environment).await?;
     if urgent {
         change.mark_urgent();
     }
     let present = change.flag(&environment, &feature).await?;
+    let update = wanted.of_flag(&present.feature, &present.weights)?;
     let flag = change.update_flag(&project, &environment, &present, &update).await?;
     let shape = |stamps: &_| FlagShape::at(&flag, stamp_after(&environment, stamps));
     admin.finish(change, &call, StatusCode::OK, shape).await
@@ -190,20 +177,22 @@ pub(super) async fn batch(
     call: Call<Batch>,
 ) -> Result<Response, Stop> {
     call.caller.may_change(Role::Editor, Some(&project), Some(&environment))?;
-    let updates = checked_batch(&call.body, &admin.limits)?;
+    let wanted = checked_batch(&call.body, &admin.limits)?;
     let (mut change, project, environment) = admin.begin_in(&call, &project, &environment).await?;
     if call.body.urgent {
         change.mark_urgent();
     }
-    let mut flags = Vec::with_capacity(updates.len());
-    for (index, (key, update)) in updates.iter().enumerate() {
+    let mut flags = Vec::with_capacity(wanted.len());
+    for (key, wanted) in &wanted {
         let present = change.flag(&environment, key).await.map_err(|error| match error {
             StoreError::NotFound { .. } => {
-                Problem::not_found(format!("`flags[{index}].key`: there is no feature `{key}`"))
+                let place = &wanted.place;
+                Problem::not_found(format!("`{place}key`: there is no feature `{key}`"))
             }
             other => other.into(),
         })?;
-        flags.push(change.update_flag(&project, &environment, &present, update).await?);
+        let update = wanted.of_flag(&present.feature, &present.weights)?;
+        flags.push(change.update_flag(&project, &environment, &present, &update).await?);
     }
     let shape = |stamps: &_| {
         let stamp = stamp_after(&environment, stamps);
@@ -241,32 +230,47 @@ pub(super) async fn analytics(
     Ok(answer(StatusCode::OK, json!(listed).to_string()))
 }
 
-fn checked(
-    enabled: Option<bool>,
-    value: Option<FlagValue>,
-    limits: &Limits,
-) -> Result<FlagUpdate, Problem> {
-    if enabled.is_none() && value.is_none() {
-        let detail = "send `enabled`, `value` or both: there is nothing to change";
-        return Err(Problem::invalid_field(detail.to_owned()));
-    }
-    value.as_ref().map_or(Ok(()), |value| check_value(value, limits))?;
-    Ok(FlagUpdate { enabled, value })
+/// The flag of this key.
+pub(super) fn find<'a>(flags: &'a [Flag], key: &str) -> Result<&'a Flag, Problem> {
+    let found = flags.iter().find(|flag| flag.feature.key == key);
+    found.ok_or_else(|| Problem::not_found(format!("there is no feature `{key}`")))
 }
 
-fn checked_batch(batch: &Batch, limits: &Limits) -> Result<Vec<(String, FlagUpdate)>, Problem> {
+impl Admin {
+    /// The flags of an environment that a reader asked for, with where it is then.
+    pub(super) async fn flags(
+        &self,
+        environment: &Environment,
+    ) -> Result<(Environment, Vec<Flag>), Problem> {
+        self.store.flags(environment.id).await?.ok_or_else(|| {
+            Problem::not_found(format!("there is no environment `{}`", environment.key))
+        })
+    }
+}
+
+fn check(wanted: &Wanted, limits: &Limits) -> Result<(), Problem> {
+    if wanted.is_empty() {
+        let detail = "send `enabled`, `value` or `weights`: there is nothing to change";
+        return Err(Problem::invalid_field(detail.to_owned()));
+    }
+    wanted.check(limits)
+}
+
+fn checked_batch(batch: &Batch, limits: &Limits) -> Result<Vec<(String, Wanted)>, Problem> {
     if batch.flags.is_empty() || batch.flags.len() > BATCH_MAX {
         let detail = format!("`flags` must hold 1 to {BATCH_MAX} flags");
         return Err(Problem::invalid_field(detail));
     }
-    let mut updates: Vec<(String, FlagUpdate)> = Vec::with_capacity(batch.flags.len());
+    let mut all: Vec<(String, Wanted)> = Vec::with_capacity(batch.flags.len());
     for (index, item) in batch.flags.iter().enumerate() {
-        if updates.iter().any(|(key, _)| *key == item.key) {
+        if all.iter().any(|(key, _)| *key == item.key) {
             let detail = format!("`flags[{index}].key`: `{}` is in the batch twice", item.key);
             return Err(Problem::invalid_field(detail));
         }
-        let update = checked(item.enabled, item.value.clone(), limits)?;
-        updates.push((item.key.clone(), update));
+        let BatchItem { key, enabled, value, weights } = item.clone();
+        let wanted = Wanted { place: format!("flags[{index}]."), enabled, value, weights };
+        check(&wanted, limits)?;
+        all.push((key, wanted));
     }
-    Ok(updates)
+    Ok(all)
 }

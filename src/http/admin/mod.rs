@@ -10,10 +10,16 @@ mod caller;
 mod environments;
 mod features;
 mod flags;
+mod identities;
+mod identity_overrides;
+mod overrides;
 mod pages;
 mod projects;
+mod segments;
 mod shapes;
 mod tokens;
+mod variants;
+mod wanted;
 
 use std::num::NonZeroU32;
 use std::sync::Arc;
@@ -84,7 +90,8 @@ impl Admin {
 #[openapi(
     info(
         title = "Flagcast management API",
-        description = "Projects, environments, features, flags, tokens and the audit trail. \
+        description = "Projects, environments, features, flags, segments, identities, tokens and the \
+            audit trail. \
             Errors are RFC 9457 problems with a stable `code`; lists are paged by cursor.",
         license(name = "Apache-2.0", identifier = "Apache-2.0"),
     ),
@@ -100,17 +107,26 @@ fn routes() -> OpenApiRouter<Admin> {
         .routes(routes!(projects::list, projects::create))
         .routes(routes!(projects::read, projects::rename, projects::delete))
         .routes(routes!(environments::list, environments::create))
-        .routes(routes!(environments::read, environments::rename, environments::delete))
+        .routes(routes!(environments::read, environments::update, environments::delete))
         .routes(routes!(environments::clone))
         .routes(routes!(environments::list_keys, environments::create_key))
         .routes(routes!(environments::revoke_key))
         .routes(routes!(environments::streams))
         .routes(routes!(features::list, features::create))
-        .routes(routes!(features::read, features::describe, features::delete))
+        .routes(routes!(features::read, features::update, features::delete))
         .routes(routes!(flags::list))
         .routes(routes!(flags::read, flags::update))
         .routes(routes!(flags::batch))
         .routes(routes!(flags::analytics))
+        .routes(routes!(variants::put, variants::delete))
+        .routes(routes!(segments::list, segments::create))
+        .routes(routes!(segments::read, segments::update, segments::delete))
+        .routes(routes!(overrides::list))
+        .routes(routes!(overrides::put, overrides::delete))
+        .routes(routes!(identity_overrides::list))
+        .routes(routes!(identity_overrides::put, identity_overrides::delete))
+        .routes(routes!(identities::list))
+        .routes(routes!(identities::read, identities::update, identities::delete))
         .routes(routes!(audit::list));
     OpenApiRouter::with_openapi(Document::openapi()).nest(PREFIX, routes)
 }
@@ -122,7 +138,8 @@ pub fn openapi() -> String {
     let bearer = SecurityScheme::Http(Http::new(HttpAuthScheme::Bearer));
     document.components.get_or_insert_default().add_security_scheme("token", bearer);
     for item in document.paths.paths.values_mut() {
-        let operations = [&mut item.get, &mut item.post, &mut item.patch, &mut item.delete];
+        let operations =
+            [&mut item.get, &mut item.post, &mut item.put, &mut item.patch, &mut item.delete];
         for operation in operations.into_iter().flatten() {
             operation.responses.responses.insert("default".to_owned(), RefOr::T(problem()));
         }

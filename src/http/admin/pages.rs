@@ -14,6 +14,9 @@ const PAGE_DEFAULT: u32 = 50;
 /// Marks what a cursor is of, so that a later form can be told apart.
 const CURSOR_PREFIX: &str = "after:";
 
+/// The same of a list that is in the order of texts.
+const TEXT_PREFIX: &str = "behind:";
+
 /// Which page of a list.
 #[derive(Debug, Default, Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
@@ -68,6 +71,19 @@ fn encode(id: i64) -> String {
     URL_SAFE_NO_PAD.encode(format!("{CURSOR_PREFIX}{id}"))
 }
 
+/// A cursor in a list that is in the order of texts.
+pub(super) fn encode_text(text: &str) -> String {
+    URL_SAFE_NO_PAD.encode(format!("{TEXT_PREFIX}{text}"))
+}
+
+pub(super) fn decode_text(cursor: &str) -> Result<String, Problem> {
+    let bytes = URL_SAFE_NO_PAD.decode(cursor).ok();
+    let text = bytes.and_then(|bytes| String::from_utf8(bytes).ok());
+    text.and_then(|text| text.strip_prefix(TEXT_PREFIX).map(str::to_owned))
+        .filter(|text| !text.contains('\0'))
+        .ok_or_else(Problem::invalid_cursor)
+}
+
 pub(super) fn decode(cursor: &str) -> Result<i64, Problem> {
     URL_SAFE_NO_PAD
         .decode(cursor)
@@ -88,6 +104,11 @@ mod tests {
         for wrong in ["", "77", "YWZ0ZXI6", "!", "YWZ0ZXI6LTE"] {
             assert!(decode(wrong).is_err(), "{wrong}");
         }
+        assert_eq!(decode_text(&encode_text("ä/b")).ok().as_deref(), Some("ä/b"));
+        for wrong in ["", "!", encode(77).as_str(), encode_text("\0").as_str()] {
+            assert!(decode_text(wrong).is_err(), "{wrong}");
+        }
+        assert!(decode(&encode_text("77")).is_err(), "each is of its own list");
     }
 
     #[test]

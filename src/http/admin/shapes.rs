@@ -6,7 +6,9 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use crate::http::errors::Problem;
-use crate::model::{Environment, Feature, Flag, Key, KeyError, Project, Stamp, UpdatedAt};
+use crate::model::{
+    Environment, Feature, Flag, Key, KeyError, Project, Stamp, UpdatedAt, Variant, Weight,
+};
 use crate::store::Stamps;
 
 /// Longest name of anything, in characters.
@@ -31,12 +33,21 @@ pub(super) struct ProjectShape {
 }
 
 /// An environment at one of its revisions.
+#[expect(clippy::struct_excessive_bools, reason = "each is a setting of its own")]
 #[derive(Debug, Serialize, ToSchema)]
 pub(super) struct EnvironmentShape {
     key: String,
     name: String,
     /// Public: part of stream and flag URLs.
     client_key: String,
+    /// Flags that are off are left out of the lists that Flagsmith's SDKs get.
+    hide_disabled_flags: bool,
+    /// Whether traits count that come with a client key.
+    allow_client_traits: bool,
+    /// Descriptions, ids and traits are left out of what Flagsmith's SDKs get.
+    hide_sensitive_data: bool,
+    /// Whether traits that SDKs send are kept.
+    persist_traits: bool,
     revision: u64,
     /// Seconds since the epoch.
     #[schema(value_type = f64)]
@@ -55,8 +66,24 @@ pub(super) struct FeatureShape {
     /// Null, a boolean, an integer or a string.
     value: serde_json::Value,
     tags: Vec<String>,
+    /// Values among which identities are shared out; `weight` is for new environments.
+    variants: Vec<VariantShape>,
+    /// Whether client keys do not get to see it.
+    server_key_only: bool,
+    /// `plain`, or `json`: then its texts are JSON objects or numbers.
+    value_type: &'static str,
     /// RFC 3339.
     created_at: String,
+}
+
+/// One of the values among which identities are shared out.
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct VariantShape {
+    key: String,
+    /// Null, a boolean, an integer or a string.
+    value: serde_json::Value,
+    /// Its share in percent.
+    weight: f64,
 }
 
 /// A flag: a feature's state in one environment, at one of its revisions.
@@ -68,10 +95,38 @@ pub(super) struct FlagShape {
     enabled: bool,
     /// Null, a boolean, an integer or a string.
     value: serde_json::Value,
+    /// Values among which identities are shared out, with their shares here.
+    variants: Vec<VariantShape>,
     revision: u64,
     /// Seconds since the epoch.
     #[schema(value_type = f64)]
     updated_at: UpdatedAt,
+}
+
+/// A thing in one environment, after a change.
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct Here<T> {
+    /// The thing.
+    #[serde(flatten)]
+    thing: T,
+    revision: u64,
+    /// Seconds since the epoch.
+    #[schema(value_type = f64)]
+    updated_at: UpdatedAt,
+}
+
+impl<T> Here<T> {
+    pub(super) fn after(thing: T, environment: &Environment, stamps: &Stamps) -> Self {
+        let Stamp { revision, updated_at } = stamp_after(environment, stamps);
+        Self { thing, revision: revision.0, updated_at }
+    }
+}
+
+/// What was taken away.
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct Deleted {
+    /// Its key.
+    pub(super) deleted: String,
 }
 
 /// A thing that was changed in several environments at once.
@@ -97,6 +152,10 @@ impl EnvironmentShape {
             key: environment.key.clone(),
             name: environment.name.clone(),
             client_key: environment.client_key.as_str().to_owned(),
+            hide_disabled_flags: environment.settings.hide_disabled_flags,
+            allow_client_traits: environment.settings.allow_client_traits,
+            hide_sensitive_data: environment.settings.hide_sensitive_data,
+            persist_traits: environment.settings.persist_traits,
             revision: stamp.revision.0,
             updated_at: stamp.updated_at,
             created_at: rfc3339(environment.created_at),
@@ -118,6 +177,9 @@ impl From<&Feature> for FeatureShape {
             enabled: feature.defaults.enabled,
             value: feature.defaults.value.to_json(),
             tags: feature.tags.clone(),
+            variants: variants(&feature.variants, feature.variants.iter().map(|v| v.weight)),
+            server_key_only: feature.server_key_only,
+            value_type: feature.value_type.as_str(),
             created_at: rfc3339(feature.created_at),
         }
     }
@@ -131,10 +193,26 @@ impl FlagShape {
             tags: flag.feature.tags.clone(),
             enabled: flag.enabled,
             value: flag.value.to_json(),
+            variants: variants(&flag.feature.variants, flag.weights.iter().copied()),
             revision: stamp.revision.0,
             updated_at: stamp.updated_at,
         }
     }
+}
+
+fn variants(variants: &[Variant], weights: impl Iterator<Item = Weight>) -> Vec<VariantShape> {
+    let shape = |(variant, weight): (&Variant, Weight)| VariantShape {
+        key: variant.key.clone(),
+        value: variant.value.to_json(),
+        weight: weight.percent(),
+    };
+    variants.iter().zip(weights).map(shape).collect()
+}
+
+/// Shares of a feature's variants in percent, by their keys.
+pub(super) fn weights_shape(feature: &Feature, weights: &[Weight]) -> BTreeMap<String, f64> {
+    let named = feature.variants.iter().zip(weights);
+    named.map(|(variant, weight)| (variant.key.clone(), weight.percent())).collect()
 }
 
 /// Where an environment is after a change.

@@ -69,6 +69,36 @@ impl Admin {
         self.call(Method::GET, path, None).await
     }
 
+    /// A token as `body` says; its secret.
+    pub(crate) async fn token(&self, body: Value) -> String {
+        let answer = self.call(Method::POST, "/tokens", Some(&body)).await;
+        answer["token"].as_str().unwrap().to_owned()
+    }
+
+    pub(crate) async fn put(&self, path: &str, body: Value) -> Value {
+        self.call(Method::PUT, path, Some(&body)).await
+    }
+
+    pub(crate) async fn patch(&self, path: &str, body: Value) -> Value {
+        self.call(Method::PATCH, path, Some(&body)).await
+    }
+
+    pub(crate) async fn post(&self, path: &str, body: Value) -> Value {
+        self.call(Method::POST, path, Some(&body)).await
+    }
+
+    pub(crate) async fn delete(&self, path: &str) -> Value {
+        self.call(Method::DELETE, path, None).await
+    }
+
+    /// Makes a segment of all whose trait is equal to a value.
+    pub(crate) async fn create_segment(&self, project: &str, key: &str, trait_is: (&str, &str)) {
+        let condition = json!({"property": trait_is.0, "operator": "EQUAL", "value": trait_is.1});
+        let rules = json!([{"type": "ALL", "conditions": [condition]}]);
+        let path = format!("/projects/{project}/segments");
+        self.post(&path, json!({"key": key, "rules": rules})).await;
+    }
+
     pub(crate) async fn create_project(&self, key: &str) {
         let body = json!({"key": key, "name": key});
         self.call(Method::POST, "/projects", Some(&body)).await;

@@ -1,0 +1,96 @@
+//! What a body wants of a flag's state, be it for all, for a segment or for one identity.
+//!
+//! It is checked twice: alone, before anything waits for the store, and then against the feature.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Deserializer};
+
+use crate::config::Limits;
+use crate::http::errors::Problem;
+use crate::model::{Feature, FlagValue, ValueType, Weight, merge_weights};
+use crate::store::{FlagUpdate, OverrideUpdate};
+
+/// What is wanted; what is absent stays.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Wanted {
+    /// Where the body says it, with a dot behind: `flags[2].`; empty at the top.
+    pub(super) place: String,
+    pub(super) enabled: Option<bool>,
+    pub(super) value: Option<FlagValue>,
+    pub(super) weights: Option<BTreeMap<String, Weight>>,
+}
+
+impl Wanted {
+    /// Whether nothing is wanted.
+    pub(super) fn is_empty(&self) -> bool {
+        self.enabled.is_none() && self.value.is_none() && self.weights.is_none()
+    }
+
+    /// Checks what needs no feature.
+    pub(super) fn check(&self, limits: &Limits) -> Result<(), Problem> {
+        let place = format!("{}value", self.place);
+        self.value.as_ref().map_or(Ok(()), |value| check_value(&place, value, limits))
+    }
+
+    /// The change of a flag that is wanted; its present weights are `weights`.
+    pub(super) fn of_flag(
+        &self,
+        feature: &Feature,
+        weights: &[Weight],
+    ) -> Result<FlagUpdate, Problem> {
+        let place = &self.place;
+        if let Some(value) = &self.value {
+            check_type(&format!("{place}value"), value, feature.value_type)?;
+        }
+        let merged = self.weights.as_ref().map(|named| {
+            merge_weights(&feature.variants, weights, named)
+                .map_err(|error| Problem::invalid_field(format!("`{place}weights`: {error}")))
+        });
+        let weights = merged.transpose()?;
+        Ok(FlagUpdate { enabled: self.enabled, value: self.value.clone(), weights })
+    }
+
+    /// The change of an override that is wanted.
+    pub(super) fn of_override(
+        &self,
+        feature: &Feature,
+        weights: &[Weight],
+        priority: Option<usize>,
+    ) -> Result<OverrideUpdate, Problem> {
+        let FlagUpdate { enabled, value, weights } = self.of_flag(feature, weights)?;
+        Ok(OverrideUpdate { enabled, value, weights, priority })
+    }
+}
+
+/// An explicit null is a value; serde would take it for an absent field.
+pub(super) fn given<'de, D: Deserializer<'de>>(
+    deserializer: D,
+) -> Result<Option<FlagValue>, D::Error> {
+    FlagValue::deserialize(deserializer).map(Some)
+}
+
+/// Refuses a value that is too large to be served to every client.
+pub(super) fn check_value(place: &str, value: &FlagValue, limits: &Limits) -> Result<(), Problem> {
+    let limit = limits.value_bytes;
+    if value.size() > limit {
+        let detail = format!("`{place}` is larger than {limit} bytes (`limits.value_bytes`)");
+        return Err(Problem::invalid_field(detail));
+    }
+    Ok(())
+}
+
+/// Refuses a text that cannot be understood as the feature's values are to be.
+pub(super) fn check_type(
+    place: &str,
+    value: &FlagValue,
+    value_type: ValueType,
+) -> Result<(), Problem> {
+    if value_type.fits(value) {
+        return Ok(());
+    }
+    let detail = format!(
+        "`{place}`: the feature's `value_type` is json, so a text must be a JSON object or a number"
+    );
+    Err(Problem::invalid_field(detail))
+}
