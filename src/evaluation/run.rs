@@ -17,6 +17,10 @@ use super::property::{FlagField, Property};
 use super::test::{Test, shown};
 use crate::model::{RuleKind, Scalar};
 
+/// Flags that may rest on each other in a chain; a longer one is taken for a circle. Fewer are let in
+/// when they are written: this is for contexts that nobody checked, so that none exhausts the stack.
+const CHAIN_MAX: usize = 16;
+
 /// An evaluation under way.
 pub(super) struct Run<'e: 's, 's> {
     evaluator: &'e Evaluator,
@@ -203,6 +207,7 @@ impl<'e, 's> Run<'e, 's> {
 
     fn read_flag(&mut self, place: usize) {
         let circle = self.deciding.iter().position(|one| *one == place);
+        let circle = circle.or((self.deciding.len() == CHAIN_MAX).then_some(0));
         if let Some(start) = circle {
             self.circular.extend(&self.deciding[start..]);
         }
