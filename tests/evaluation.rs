@@ -15,6 +15,7 @@ use proptest::prelude::*;
 use serde_json::{Value as Json, json};
 
 /// The fuzz targets' drivers, so that they are built and run with the other tests.
+#[allow(unreachable_pub, reason = "there it is a library")]
 #[path = "fuzz/src/lib.rs"]
 mod driven;
 
