@@ -5,6 +5,7 @@
 
 SUDO := $(shell [ "$$(id -u)" -eq 0 ] || echo sudo)
 VENV := target/test-venv
+OPENAPI_VENV := target/openapi-venv
 # Folders of npm packages. OpenFeature's provider for servers is by itself: it needs another
 # ofrep-core than the one for the web.
 NPM_FOLDERS := tests/sdk tests/sdk/openfeature-server
@@ -36,7 +37,8 @@ lint:
 	cargo clippy --manifest-path $(RUST_CLIENTS) $(RUST_CLIENTS_OPTIONS) -- -D warnings
 
 # The published clients that the tests drive, at exact versions.
-test-deps: test-packages $(NPM_FOLDERS:%=%/node_modules/.package-lock.json) $(VENV)/.installed
+test-deps: test-packages $(NPM_FOLDERS:%=%/node_modules/.package-lock.json) $(VENV)/.installed \
+		$(OPENAPI_VENV)/.installed
 	cargo build --manifest-path $(RUST_CLIENTS) $(RUST_CLIENTS_OPTIONS)
 
 # Debian packages that are not there yet. The servers among them must not start: while they are
@@ -75,4 +77,10 @@ test-packages:
 $(VENV)/.installed: tests/sdk/requirements.txt | test-packages
 	python3 -m venv $(VENV)
 	$(VENV)/bin/pip install --quiet --disable-pip-version-check -r tests/sdk/requirements.txt
+	touch $@
+
+$(OPENAPI_VENV)/.installed: tests/openapi/requirements.txt | test-packages
+	python3 -m venv $(OPENAPI_VENV)
+	$(OPENAPI_VENV)/bin/pip install --quiet --disable-pip-version-check \
+		-r tests/openapi/requirements.txt
 	touch $@

@@ -210,7 +210,10 @@ fn idempotency_key(headers: &HeaderMap) -> Result<Option<String>, Problem> {
         return Ok(None);
     };
     match value.to_str() {
-        Ok(key) if (1..=IDEMPOTENCY_KEY_MAX).contains(&key.len()) => Ok(Some(key.to_owned())),
+        // `to_str` lets tabs through.
+        Ok(key) if (1..=IDEMPOTENCY_KEY_MAX).contains(&key.len()) && !key.contains('\t') => {
+            Ok(Some(key.to_owned()))
+        }
         _ => Err(Problem::invalid_header(
             "`Idempotency-Key` must have 1 to 128 printable ASCII characters",
         )),

@@ -248,7 +248,7 @@ fn complete_parameters(operation: &mut Json, about: &Operation<'_>) {
             "in": "header",
             "description": "The same key with the same request: it is done once, and answered as then.",
             "schema": { "type": "string", "minLength": 1, "maxLength": IDEMPOTENCY_KEY_MAX,
-                "pattern": "^[\\x20-\\x7E]+$" },
+                "pattern": "^[\\x21-\\x7E]([\\x20-\\x7E]*[\\x21-\\x7E])?$" },
         }));
     }
     if about.changes && about.is_about_one_environment() {

@@ -129,7 +129,7 @@ mod tests {
         for body in ["{", "nonsense", "[]", "5", "\"x\"", "{} {}", "\u{feff}{}"] {
             assert_eq!(code(body), "PARSE_ERROR", "{body}");
         }
-        assert_eq!(code(&format!("{{\"context\":{}", "[".repeat(500))), "PARSE_ERROR");
+        assert_eq!(code(&format!("{{\"context\":{{\"a\":{}", "[".repeat(500))), "PARSE_ERROR");
         for context in ["5", "[]", "\"x\"", "true", r#"{"targetingKey":5}"#] {
             assert_eq!(code(&format!("{{\"context\":{context}}}")), "INVALID_CONTEXT", "{context}");
         }
