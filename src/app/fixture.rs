@@ -4,6 +4,7 @@
 //! on disk.
 
 use std::collections::BTreeMap;
+use std::io::Write as _;
 
 use crate::config::{ConfigError, Limits};
 use crate::fixture::{Fixture, FixtureFlag};
@@ -53,14 +54,20 @@ pub(super) async fn fill(store: &Store, fixture: &Fixture, limits: &Limits) -> a
     Ok(())
 }
 
-/// Says what is served, on standard output.
-#[expect(clippy::print_stdout, reason = "this is what a person at a terminal came for")]
+/// Says what is served, on standard output. At once, and to whoever still reads: a test may close its
+/// end when it has seen the URL, and that must not end the gateway.
 pub(super) fn greet(fixture: &Fixture, public_url: &str) {
     let (count, client_key) = (fixture.flags.len(), fixture.client_key.as_str());
-    println!("\nFlagcast serves a fixture of {count} flags, read-only, from memory.\n");
-    println!("  URL:         {public_url}");
-    println!("  Client key:  {client_key}");
-    println!("  Server key:  {}\n", fixture.server_key);
+    let server_key = &fixture.server_key;
+    let greeting = format!(
+        "\n\
+        Flagcast serves a fixture of {count} flags, read-only, from memory.\n\n\
+        \x20 URL:         {public_url}\n\
+        \x20 Client key:  {client_key}\n\
+        \x20 Server key:  {server_key}\n\n"
+    );
+    let mut output = std::io::stdout().lock();
+    drop(output.write_all(greeting.as_bytes()).and_then(|()| output.flush()));
 }
 
 async fn create_feature(

@@ -88,8 +88,9 @@ fn rule(of: &Rule) -> Json {
 
 /// The property's name ends with an underscore in this document, and nowhere else.
 fn condition(of: &Condition) -> Json {
-    let of = portable(of);
-    json!({ "operator": of.operator, "property_": of.property, "value": of.value })
+    // As written, not every SDK would see it in the same way.
+    let Condition { property, operator, value } = portable(of);
+    json!({ "operator": operator, "property_": property, "value": value })
 }
 
 /// A feature's state, whoever it is for.

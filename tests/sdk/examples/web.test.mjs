@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { after, before, test } from 'node:test';
-import flagsmith from '@flagsmith/flagsmith/isomorphic.js';
+import { createFlagsmithInstance } from '@flagsmith/flagsmith/isomorphic';
 import { OFREPWebProvider } from '@openfeature/ofrep-web-provider';
 import { OpenFeature } from '@openfeature/web-sdk';
 import { serve } from './gateway.mjs';
@@ -10,7 +10,7 @@ before(async () => (gateway = await serve()));
 after(() => gateway.stop());
 
 test('Flagsmith in the browser', async () => {
-  const flags = flagsmith.createFlagsmithInstance();
+  const flags = createFlagsmithInstance();
   await flags.init({
     environmentID: 'test',
     api: `${gateway.url}/api/v1/`,
