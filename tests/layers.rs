@@ -18,14 +18,32 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("outbound", &[]),
     ("probe", &["outbound", "shutdown"]),
     ("store", &["model", "config"]),
-    ("flagset", &["model", "metrics", "store"]),
+    ("evaluation", &["model"]),
+    ("fixture", &["model", "evaluation"]),
+    ("flagset", &["model", "metrics", "store", "evaluation"]),
     ("places", &["metrics"]),
     ("stream", &["model", "metrics", "places", "shutdown"]),
-    ("http", &["model", "config", "metrics", "places", "shutdown", "store", "flagset", "stream"]),
+    (
+        "http",
+        &[
+            "model",
+            "config",
+            "metrics",
+            "places",
+            "shutdown",
+            "store",
+            "evaluation",
+            "flagset",
+            "stream",
+        ],
+    ),
     ("cdn", &["model", "config", "metrics", "outbound", "shutdown", "probe", "flagset"]),
     (
         "app",
-        &["model", "config", "metrics", "shutdown", "store", "flagset", "stream", "cdn", "http"],
+        &[
+            "model", "config", "metrics", "shutdown", "store", "fixture", "flagset", "stream",
+            "cdn", "http",
+        ],
     ),
 ];
 
