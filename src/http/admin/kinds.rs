@@ -89,8 +89,8 @@ fn done(schema: ObjectBuilder) -> RefOr<Schema> {
     RefOr::T(Schema::from(schema))
 }
 
-fn custom(format: &str) -> Option<SchemaFormat> {
-    Some(SchemaFormat::Custom(format.to_owned()))
+fn custom(format: &str) -> SchemaFormat {
+    SchemaFormat::Custom(format.to_owned())
 }
 
 impl PartialSchema for Key {
@@ -239,7 +239,7 @@ impl ToSchema for Limit {}
 
 impl PartialSchema for Cursor {
     fn schema() -> RefOr<Schema> {
-        done(text("`next_cursor` of the page before.").format(custom("cursor")))
+        done(text("`next_cursor` of the page before.").format(Some(custom("cursor"))))
     }
 }
 
@@ -247,7 +247,7 @@ impl ToSchema for Cursor {}
 
 impl PartialSchema for TextCursor {
     fn schema() -> RefOr<Schema> {
-        done(text("`next_cursor` of the page before.").format(custom("text-cursor")))
+        done(text("`next_cursor` of the page before.").format(Some(custom("text-cursor"))))
     }
 }
 
