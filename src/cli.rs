@@ -41,6 +41,10 @@ pub(crate) struct ServeArgs {
     /// Leaves the demo project out of a new store.
     #[arg(long)]
     pub(crate) no_demo: bool,
+    /// Serves the flags in this file (JSON; `-` is standard input), read-only and without a store: for
+    /// tests of apps. It is in the short form of docs/TESTING-YOUR-APP.md, or an environment document.
+    #[arg(long, value_name = "FILE", conflicts_with = "no_demo")]
+    pub(crate) fixture: Option<PathBuf>,
 }
 
 #[derive(Debug, Args)]

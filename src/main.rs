@@ -8,9 +8,10 @@ use std::process::ExitCode;
 
 use anyhow::Context as _;
 use clap::Parser as _;
-use flagcast::app::{App, create_token};
+use flagcast::app::{App, Source, create_token};
 use flagcast::config::{ConfigError, DEFAULT_FILE, Loaded, LogFormat, LogLevel, Settings};
 use flagcast::evaluation::{Context as EvaluationContext, ContextError};
+use flagcast::fixture::Fixture;
 use flagcast::model::{Role, Scope};
 use flagcast::outbound;
 use flagcast::probe::{self, Form, Listen, UsageError};
@@ -51,8 +52,9 @@ fn run(cli: Cli) -> anyhow::Result<ExitCode> {
     match cli.command.unwrap_or(Command::Serve(ServeArgs::default())) {
         Command::Serve(args) => {
             let settings = load()?.settings;
+            let source = source(&args)?;
             start_logging(&settings);
-            block_on(async { App::build(settings, !args.no_demo).await?.run().await })?;
+            block_on(async { App::build(settings, source).await?.run().await })?;
         }
         Command::Config(args) => {
             print_config(&args, load)?;
@@ -72,6 +74,22 @@ fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Evaluate(args) => print_evaluation(&args)?,
     }
     Ok(ExitCode::SUCCESS)
+}
+
+fn source(args: &ServeArgs) -> anyhow::Result<Source> {
+    let Some(path) = &args.fixture else { return Ok(Source::Store { demo: !args.no_demo }) };
+    let shown = path.display();
+    let read = if path.as_os_str() == "-" {
+        std::io::read_to_string(std::io::stdin())
+    } else {
+        std::fs::read_to_string(path)
+    };
+    let text = read.map_err(|error| {
+        ConfigError::new(format!("--fixture must name a file that can be read; {shown}: {error}"))
+    })?;
+    let fixture = Fixture::parse(&text)
+        .map_err(|fault| ConfigError::new(format!("the fixture {shown}: {fault}")))?;
+    Ok(Source::Fixture(Box::new(fixture)))
 }
 
 fn block_on<T>(work: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<T> {

@@ -321,11 +321,8 @@ mod tests {
         let failed = segment(&nested, &json!({ "plan": "pro" })).failed.unwrap();
         assert_eq!((failed.path.as_str(), failed.why), ("rules[0].rules[0]", Why::Holds));
         // What the conditions of ANY let through can still fail by its rules.
-        let both = [rule(
-            "ANY",
-            std::slice::from_ref(&old),
-            &[rule("ALL", std::slice::from_ref(&old), &[]), any_of_nobody()],
-        )];
+        let old = [old];
+        let both = [rule("ANY", &old, &[rule("ALL", &old, &[]), any_of_nobody()])];
         assert!(segment(&both, &json!({ "age": 18 })).matches);
         let stuck = [rule("ANY", &[condition("age", "IS_SET", "")], &[any_of_nobody()])];
         let failed = segment(&stuck, &json!({ "age": 18 })).failed.unwrap();

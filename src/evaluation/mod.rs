@@ -6,17 +6,22 @@
 //! themselves on the same document.
 
 mod answer;
+mod check;
 mod context;
 mod evaluator;
 mod explain;
 mod hash;
 mod outcome;
+mod portable;
 mod property;
 mod run;
 mod seen;
 mod test;
 
 pub use answer::{Answer, AnsweredFlag, AnsweredSegment, ContextError};
+pub use check::{
+    Circle, Fault, RuleLimits, check_dependencies, check_rules, features_read, rules_to_keep,
+};
 pub use context::{
     ConditionContext, Context, EnvironmentContext, FeatureContext, IdentityContext, RuleContext,
     SegmentContext, VariantContext, anchored,
@@ -28,3 +33,4 @@ pub use explain::{
 };
 pub use hash::bucket;
 pub use outcome::{CIRCULAR_REASON, Cause, Evaluation, Outcome, Subject};
+pub use portable::portable;

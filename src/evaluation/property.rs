@@ -99,11 +99,17 @@ impl FlagField {
     }
 }
 
-/// Whether following a path takes a time that its context bounds: steps to all descendants and filters
-/// multiply. Such paths are refused when they are written; this is for contexts that nobody checked.
+/// Whether a path is read and followed in a time that its context bounds. Steps to all descendants,
+/// filters and lists of selectors multiply, and the parser tries each parenthesis in several ways, those
+/// within included. Such paths are refused when they are written; this is for contexts that nobody
+/// checked.
 fn is_bounded(path: &str) -> bool {
-    let at_most_one = |sign: &str| path.matches(sign).count() <= 1;
-    path.len() <= PATH_BYTES_MAX && at_most_one("..") && at_most_one("?")
+    let at_most = |most: usize, sign: &str| path.matches(sign).count() <= most;
+    path.len() <= PATH_BYTES_MAX
+        && at_most(1, "..")
+        && at_most(1, "?")
+        && at_most(3, "(")
+        && at_most(3, ",")
 }
 
 /// The names in a path that has nothing else: `flags.banner.enabled`, `flags['dark-mode'].enabled`.
@@ -159,6 +165,23 @@ mod tests {
             ("", None),
         ] {
             assert_eq!(member_names(path), names, "{path}");
+        }
+    }
+
+    #[test]
+    fn a_path_that_multiplies_is_taken_for_a_name() {
+        let features = IndexMap::new();
+        let is_path =
+            |path: &str| matches!(Property::parse(path, &features), Property::Path { .. });
+        assert!(is_path("$.features[?length(@.name) > 3].value"));
+        assert!(is_path("$..plan"));
+        for path in [
+            "$..*..a".to_owned(),
+            format!("$.a[?{}@.a{} > 1]", "length(".repeat(60), ")".repeat(60)),
+            format!("$.features.a.metadata{}", "[*,*]".repeat(50)),
+            format!("$.a{}", "[*]".repeat(200)),
+        ] {
+            assert!(!is_path(&path), "{path}");
         }
     }
 }

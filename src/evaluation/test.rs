@@ -17,7 +17,7 @@ use crate::model::Operator;
 const REGEX_BYTES_MAX: usize = 1 << 20;
 
 /// Marks a text that is a version.
-const SEMVER_SUFFIX: &str = ":semver";
+pub(super) const SEMVER_SUFFIX: &str = ":semver";
 
 /// A comparison.
 #[derive(Debug)]
@@ -68,8 +68,7 @@ impl Test {
             Operator::PercentageSplit => text().parse().map_or(Self::Never, Self::Split),
             Operator::Modulo => modulo(&text()),
             Operator::Regex => {
-                let built = RegexBuilder::new(&text()).size_limit(REGEX_BYTES_MAX).build();
-                built.map_or(Self::Never, |pattern| Self::Regex(Box::new(pattern)))
+                pattern(&text()).map_or(Self::Never, |pattern| Self::Regex(Box::new(pattern)))
             }
             Operator::Contains => Self::Contains(text()),
             Operator::NotContains => Self::NotContains(text()),
@@ -144,6 +143,11 @@ impl Against {
         }
         order(operator, Some(text), Some(self.text.as_str()))
     }
+}
+
+/// A pattern, compiled; none if it is wrong or takes too much memory.
+pub(super) fn pattern(text: &str) -> Option<Regex> {
+    RegexBuilder::new(text).size_limit(REGEX_BYTES_MAX).build().ok()
 }
 
 fn text_of(value: &Json) -> String {

@@ -7,6 +7,7 @@ mod access;
 mod change;
 mod environment;
 mod id;
+mod pattern;
 mod revision;
 mod scalar;
 mod targeting;
@@ -22,6 +23,7 @@ pub use id::{
     ClientKey, EnvironmentId, FeatureId, FeatureKey, IdentityId, Key, KeyError, ProjectId,
     SERVER_KEY_PREFIX, Secret, SegmentId, TokenId, VariantId,
 };
+pub use pattern::{PatternError, check_pattern};
 pub use revision::{Revision, Stamp, TICK_MICROS, UpdatedAt};
 pub use scalar::{Scalar, ScalarError, Traits};
 pub use targeting::{
@@ -29,4 +31,4 @@ pub use targeting::{
     RuleKind, Segment, SegmentOverride, ValueType, Variant, Weight, WeightError, WeightsError,
     merge_weights,
 };
-pub use value::{FlagValue, ValueError};
+pub use value::{FlagValue, INTEGER_MAX, ValueError};
