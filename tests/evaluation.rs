@@ -78,10 +78,12 @@ fn theirs(context: &Json) -> Given {
     (given.collect(), result.segments.into_iter().map(|one| one.name).collect())
 }
 
+/// Fractions that are whole numbers are left to a test of their own: what the official engine finds by a
+/// path with brackets or wildcards it reads as "18.0", everything else as "18".
 fn scalar() -> impl Strategy<Value = Json> {
     prop_oneof![
         (-3_i64..40).prop_map(Json::from),
-        prop::sample::select(vec![0.5, 1.0, 2.25, -7.5, 18.0]).prop_map(Json::from),
+        prop::sample::select(vec![0.5, 2.25, -7.5, 18.5]).prop_map(Json::from),
         any::<bool>().prop_map(Json::from),
         text().prop_map(Json::from),
     ]
@@ -196,16 +198,10 @@ fn rule() -> impl Strategy<Value = Json> {
     })
 }
 
-/// What a flag can be. No fractions: where a path has brackets, the official engine reads a flag's 18.0 as
-/// "18.0", elsewhere as "18".
-fn flag_value() -> impl Strategy<Value = Json> {
-    scalar().prop_filter("a flag's value is no fraction", |value| !value.is_f64())
-}
-
 fn state(name: &'static str) -> impl Strategy<Value = Json> {
     let variant = (
         prop::option::of(prop::sample::select(vec!["blue", "green"])),
-        flag_value(),
+        scalar(),
         prop::sample::select(vec![0.0, 10.0, 33.3, 50.0, 100.0]),
         prop::option::of(0_i32..3),
     )
@@ -222,7 +218,7 @@ fn state(name: &'static str) -> impl Strategy<Value = Json> {
     let key = prop::sample::select(vec!["", "1", "2", "78986", "a-uuid"]);
     let priority = prop::option::of(-1_i32..3);
     let variants = prop::collection::vec(variant, 0..4);
-    (key, any::<bool>(), flag_value(), priority, variants).prop_map(
+    (key, any::<bool>(), scalar(), priority, variants).prop_map(
         move |(key, enabled, value, priority, variants)| {
             let mut state = json!({
                 "key": key, "name": name, "enabled": enabled, "value": value, "variants": variants,
@@ -349,6 +345,55 @@ fn hostile_conditions_do_not_stall() {
         let ended = wait.recv_timeout(std::time::Duration::from_mins(1));
         assert!(ended.is_ok(), "does not end, or fails: {shown:?}");
     }
+}
+
+/// A trait that is 18.0 is the number 18, and as a text it is "18".
+#[test]
+fn a_fraction_that_is_whole_is_compared_alike() {
+    let operators = ["EQUAL", "NOT_EQUAL", "GREATER_THAN", "LESS_THAN_INCLUSIVE", "CONTAINS", "IN"];
+    for operator in operators.into_iter().chain(["REGEX", "MODULO", "PERCENTAGE_SPLIT"]) {
+        for value in ["18", "18.0", "18.5", ".0", "1", "6|0", "90", "^18$"] {
+            for property in ["age", "$.identity.traits.age"] {
+                let condition =
+                    json!({ "property": property, "operator": operator, "value": value });
+                let rules = json!([{ "type": "ALL", "conditions": [condition] }]);
+                let context = json!({
+                    "environment": { "key": "env", "name": "Environment" }, "features": {},
+                    "segments": { "1": { "key": "1", "name": "s", "rules": rules, "overrides": [] } },
+                    "identity": { "identifier": "a", "key": "env_a", "traits": { "age": 18.0 } },
+                });
+                assert_eq!(ours(&context), theirs(&context), "{operator} {value} {property}");
+            }
+        }
+    }
+}
+
+/// A segment that rests on a circle is not matched, though later, when the circle is known, it would be:
+/// that is how far a flag that reads it gets.
+#[test]
+fn a_segment_that_rests_on_a_circle_stays_unmatched() {
+    let state = |name: &str| json!({ "key": "", "name": name, "enabled": false, "value": 0 });
+    let reads = |flag: &str| {
+        let property = format!("$.flags['{flag}'].enabled");
+        json!({ "type": "ANY", "conditions": [{ "property": property, "operator": "EQUAL", "value": "x" }] })
+    };
+    let segment = |key: &str, rule: Json, over: &[&str]| {
+        let overrides: Vec<Json> = over.iter().map(|name| state(name)).collect();
+        json!({ "key": key, "name": key, "rules": [rule], "overrides": overrides })
+    };
+    let unless = json!({ "type": "NONE", "rules": [reads("delta")] });
+    let context = json!({
+        "environment": { "key": "env", "name": "Environment" },
+        "features": { "gamma": state("gamma"), "delta": state("delta"), "circle": state("circle") },
+        "segments": {
+            "0": segment("0", unless, &["gamma"]), "1": segment("1", reads("gamma"), &[]),
+            "2": segment("2", reads("circle"), &["circle", "delta"]),
+        },
+    });
+    assert_eq!(ours(&context), theirs(&context));
+    let (flags, segments) = ours(&context);
+    assert_eq!(flags["gamma"]["reason"], "TARGETING_MATCH; segment=0");
+    assert_eq!(segments, [""; 0]);
 }
 
 /// A cause knows what the engine's word for it leaves out.

@@ -29,6 +29,8 @@ pub(super) struct Run<'a> {
     key: Option<&'a str>,
     /// Whether the subject is in a segment, as far as that is known.
     segments: Vec<Option<bool>>,
+    /// The same as it was when all were tried in turn, where conditions read flags.
+    held: Vec<bool>,
     /// Outcomes of flags that conditions read.
     read: Vec<Option<u32>>,
     /// Flags that are being decided, the outermost first.
@@ -52,6 +54,7 @@ impl<'a> Run<'a> {
             subject,
             key,
             segments: vec![None; evaluator.segments.len()],
+            held: Vec::new(),
             read: vec![None; read],
             deciding: Vec::new(),
             circular: BTreeSet::new(),
@@ -67,11 +70,10 @@ impl<'a> Run<'a> {
         let outcomes = if evaluator.reads_flags {
             // All segments are tried first, in the order of the context, as every engine does: where a
             // circle is cut depends on where it is entered.
-            let hold: Vec<bool> =
-                (0..evaluator.segments.len()).map(|one| self.is_in(one)).collect();
+            self.held = (0..evaluator.segments.len()).map(|one| self.is_in(one)).collect();
             let decided = features.enumerate().map(|(place, feature)| {
                 let read = self.read[place];
-                read.unwrap_or_else(|| self.decide(feature, |_, segment| hold[segment]))
+                read.unwrap_or_else(|| self.decide(feature, |run, segment| run.held[segment]))
             });
             decided.collect()
         } else {
@@ -83,8 +85,8 @@ impl<'a> Run<'a> {
     /// Whether the subject turned out to be in a segment, once the run is finished.
     pub(super) fn matches(&mut self, segment: usize) -> bool {
         if self.evaluator.reads_flags {
-            // What is not remembered rests on a circle.
-            return self.segments[segment].unwrap_or(false);
+            // Not as it would be now: what rested on a circle may have been found since.
+            return self.held[segment];
         }
         self.is_in(segment)
     }
