@@ -11,10 +11,10 @@ use serde_json::{Value as Json, json};
 use sha2::{Digest as _, Sha256};
 
 use super::flagsmith::kind;
-use crate::evaluation::anchored;
+use crate::evaluation::portable;
 use crate::model::{
-    Condition, EnvironmentState, Feature, Flag, FlagValue, IdentityOverrides, Operator, Rule,
-    Segment, SegmentId, UpdatedAt, Variant, Weight,
+    Condition, EnvironmentState, Feature, Flag, FlagValue, IdentityOverrides, Rule, Segment,
+    SegmentId, UpdatedAt, Variant, Weight,
 };
 
 /// Flagsmith has organisations above projects; we have one, whose number means nothing.
@@ -88,12 +88,9 @@ fn rule(of: &Rule) -> Json {
 
 /// The property's name ends with an underscore in this document, and nowhere else.
 fn condition(of: &Condition) -> Json {
-    // Not every SDK anchors a pattern by itself, as the core does.
-    let value = match of.operator {
-        Operator::Regex => anchored(&of.value),
-        _ => of.value.clone(),
-    };
-    json!({ "operator": of.operator, "property_": of.property, "value": value })
+    // As written, not every SDK would see it in the same way.
+    let Condition { property, operator, value } = portable(of);
+    json!({ "operator": operator, "property_": property, "value": value })
 }
 
 /// A feature's state, whoever it is for.

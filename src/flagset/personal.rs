@@ -27,8 +27,9 @@ pub struct Personal {
     /// By the number of the outcome.
     pieces: Vec<Pieces>,
     hides_disabled: bool,
-    /// What OFREP's metadata say of a revision.
+    /// What OFREP's metadata say of whose flags they are, and of which revision.
     metadata: String,
+    version: String,
 }
 
 /// A feature as doors need it.
@@ -93,7 +94,8 @@ impl Personal {
             pieces: evaluator.outcomes().iter().map(|_| Pieces::default()).collect(),
             evaluator,
             hides_disabled: environment.settings.hide_disabled_flags,
-            metadata: format!("\"flagSetId\":\"{client_key}\",\"version\":\"{revision}\""),
+            metadata: format!("\"flagSetId\":\"{client_key}\""),
+            version: format!(",\"version\":\"{revision}\""),
         }
     }
 
@@ -189,10 +191,17 @@ impl Personal {
         Some((outcome, self.features.get(outcome.feature)?, self.pieces.get(place)?))
     }
 
-    /// What OFREP's metadata say of the revision, without braces.
+    /// What OFREP's metadata say of all flags, without braces and revision.
     #[must_use]
     pub fn metadata(&self) -> &str {
         &self.metadata
+    }
+
+    /// What they say of the revision, to follow what they say of a flag or of all. It is not with each
+    /// flag of a list: providers would take every flag for a changed one.
+    #[must_use]
+    pub fn version(&self) -> &str {
+        &self.version
     }
 
     /// Whether there is a feature with this key, in whatever case.
@@ -345,8 +354,7 @@ mod tests {
         let personal = personal(&targeted());
         let paying = traits(&[("plan", "pro"), ("mail", "b")]);
         let told = ofrep(&personal, Some("bob"), &paying, View::Client);
-        let metadata =
-            json!({"flagSetId": "npfo95nMwUw8cjHXdHi2hG", "version": "42", "contextId": "bob"});
+        let metadata = json!({"flagSetId": "npfo95nMwUw8cjHXdHi2hG", "contextId": "bob"});
         let banner = json!({"key": "banner", "value": "thank you", "reason": "TARGETING_MATCH",
             "variant": "paying", "metadata": metadata});
         assert_eq!(told["banner"], banner);

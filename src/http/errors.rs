@@ -74,6 +74,12 @@ impl Problem {
         Self::new(StatusCode::FORBIDDEN, "outside_scope", detail)
     }
 
+    pub(super) fn read_only() -> Self {
+        let detail = "this gateway serves a fixture (`serve --fixture`), which only its file changes; \
+            change the file and start it again";
+        Self::new(StatusCode::FORBIDDEN, "read_only", detail)
+    }
+
     pub(super) fn not_found(detail: impl Into<String>) -> Self {
         Self::new(StatusCode::NOT_FOUND, "not_found", detail)
     }
@@ -97,6 +103,11 @@ impl Problem {
 
     pub(super) fn already_exists(detail: String) -> Self {
         Self::new(StatusCode::CONFLICT, "already_exists", detail)
+    }
+
+    /// Flags that would depend on themselves, or on what is gone.
+    pub(super) fn flag_dependency(detail: String) -> Self {
+        Self::new(StatusCode::CONFLICT, "flag_dependency", detail)
     }
 
     pub(super) fn too_many_requests(wait: Duration) -> Self {

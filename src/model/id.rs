@@ -80,6 +80,9 @@ fn checked(text: &str, length_max: usize, fits: bool, rule: KeyError) -> Result<
 pub struct Key(String);
 
 impl Key {
+    /// The rule of keys as a regular expression, for documents; `parse` is what decides.
+    pub const PATTERN: &str = "^[a-z0-9][a-z0-9_-]{0,99}$";
+
     /// Checks `text` against the rule of keys.
     pub fn parse(text: &str) -> Result<Self, KeyError> {
         let fits = text.bytes().all(|b| matches!(b, b'a'..=b'z' | b'0'..=b'9' | b'-' | b'_'))
@@ -100,6 +103,9 @@ impl Key {
 pub struct FeatureKey(String);
 
 impl FeatureKey {
+    /// The rule of feature keys as a regular expression, for documents; `parse` is what decides.
+    pub const PATTERN: &str = "^[A-Za-z0-9][A-Za-z0-9_.-]{0,99}$";
+
     /// Checks `text` against the rule of feature keys.
     pub fn parse(text: &str) -> Result<Self, KeyError> {
         let fits = text.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_.".contains(&b))

@@ -31,4 +31,4 @@ pub use targeting::{
     RuleKind, Segment, SegmentOverride, ValueType, Variant, Weight, WeightError, WeightsError,
     merge_weights,
 };
-pub use value::{FlagValue, ValueError};
+pub use value::{FlagValue, INTEGER_MAX, ValueError};

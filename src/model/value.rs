@@ -4,7 +4,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 use serde_json::Value as Json;
 
 /// Largest integer that every client reads exactly: JavaScript's.
-const INTEGER_MAX: i64 = (1 << 53) - 1;
+pub const INTEGER_MAX: i64 = (1 << 53) - 1;
 
 /// What a flag holds beside being on or off.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

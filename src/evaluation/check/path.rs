@@ -1,6 +1,6 @@
 //! Paths into the evaluation context, as far as every engine understands them alike.
 //!
-//! JSONPath has filters, wildcards and slices, and each engine has a parser of its own. A condition needs
+//! `JSONPath` has filters, wildcards and slices, and each engine has a parser of its own. A condition needs
 //! one value, so a path names one: by names only, nothing that searches.
 
 use super::{Wrong, wrong};

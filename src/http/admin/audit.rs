@@ -14,6 +14,7 @@ use utoipa::{IntoParams, ToSchema};
 use super::Admin;
 use super::call::answer;
 use super::caller::Caller;
+use super::kinds;
 use super::pages::{Listed, PageQuery};
 use super::shapes::rfc3339;
 use crate::http::errors::Problem;
@@ -39,20 +40,26 @@ pub(super) struct AuditQuery {
     /// `flag.updated` and so on.
     action: Option<String>,
     /// RFC 3339: not before.
+    #[param(value_type = Option<kinds::Time>, inline)]
     since: Option<String>,
     /// RFC 3339: before.
+    #[param(value_type = Option<kinds::Time>, inline)]
     until: Option<String>,
     /// `next_cursor` of the page before.
+    #[param(value_type = Option<kinds::Cursor>, inline)]
     cursor: Option<String>,
     /// Rows at most, 1 to 200; 50 if absent.
+    #[param(value_type = Option<kinds::Limit>, inline)]
     limit: Option<u32>,
 }
 
 /// A change event.
 #[derive(Debug, Serialize, ToSchema)]
 pub(super) struct AuditShape {
+    #[schema(value_type = kinds::Id)]
     id: i64,
     /// RFC 3339.
+    #[schema(value_type = kinds::Time)]
     at: String,
     /// Who.
     actor: String,

@@ -18,7 +18,7 @@ use crate::store::keys::hex;
 use crate::store::{Change, Idempotency, Replay, Stamps};
 
 /// Longest idempotency key.
-const IDEMPOTENCY_KEY_MAX: usize = 128;
+pub(super) const IDEMPOTENCY_KEY_MAX: usize = 128;
 
 /// Fields that are told once and kept nowhere.
 const SECRET_FIELDS: [&str; 2] = ["token", "server_key"];
@@ -100,6 +100,9 @@ impl<T> Call<T> {
 impl Admin {
     /// Begins the change of a call, unless it was done before.
     pub(super) async fn begin<T>(&self, call: &Call<T>) -> Result<Change, Stop> {
+        if self.read_only {
+            return Err(Problem::read_only().into());
+        }
         let mut change = self.store.change(call.caller.origin()).await?;
         if let Some(idempotency) = &call.idempotency
             && let Some(replay) = change.replay(idempotency).await?
@@ -207,7 +210,10 @@ fn idempotency_key(headers: &HeaderMap) -> Result<Option<String>, Problem> {
         return Ok(None);
     };
     match value.to_str() {
-        Ok(key) if (1..=IDEMPOTENCY_KEY_MAX).contains(&key.len()) => Ok(Some(key.to_owned())),
+        // `to_str` lets tabs through.
+        Ok(key) if (1..=IDEMPOTENCY_KEY_MAX).contains(&key.len()) && !key.contains('\t') => {
+            Ok(Some(key.to_owned()))
+        }
         _ => Err(Problem::invalid_header(
             "`Idempotency-Key` must have 1 to 128 printable ASCII characters",
         )),

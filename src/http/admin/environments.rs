@@ -11,8 +11,9 @@ use utoipa::ToSchema;
 use super::Admin;
 use super::call::{Call, Nothing, Stop, answer, etag};
 use super::caller::Caller;
+use super::kinds;
 use super::pages::{Listed, PageQuery};
-use super::shapes::{EnvironmentShape, check_name, key_of, rfc3339};
+use super::shapes::{Deleted, EnvironmentShape, Revoked, check_name, key_of, rfc3339};
 use crate::http::errors::Problem;
 use crate::http::request::Params;
 use crate::model::{Environment, EnvironmentSettings, Project, Role, Secret, UpdatedAt};
@@ -24,8 +25,10 @@ use crate::store::{Change, EnvironmentUpdate, NewEnvironment, ServerKey};
 #[serde(deny_unknown_fields)]
 pub(super) struct NewEnvironmentBody {
     /// Lower-case letters, digits, `-` and `_`.
+    #[schema(value_type = kinds::Key)]
     key: String,
     /// What people call it.
+    #[schema(value_type = kinds::Name)]
     name: String,
 }
 
@@ -34,6 +37,7 @@ pub(super) struct NewEnvironmentBody {
 #[serde(deny_unknown_fields)]
 pub(super) struct EnvironmentPatch {
     /// What people call it.
+    #[schema(value_type = Option<kinds::Name>)]
     name: Option<String>,
     /// Flags that are off are left out of the lists that Flagsmith's SDKs get.
     hide_disabled_flags: Option<bool>,
@@ -51,6 +55,7 @@ pub(super) struct CreatedEnvironment {
     #[serde(flatten)]
     environment: EnvironmentShape,
     /// Its first server key, shown once.
+    #[schema(value_type = Option<String>)]
     server_key: String,
 }
 
@@ -59,15 +64,18 @@ pub(super) struct CreatedEnvironment {
 #[serde(deny_unknown_fields)]
 pub(super) struct NewServerKey {
     /// What people call it.
+    #[schema(value_type = kinds::Name)]
     name: String,
 }
 
 /// A server key, never the secret.
 #[derive(Debug, Serialize, ToSchema)]
 pub(super) struct ServerKeyShape {
+    #[schema(value_type = kinds::Id)]
     id: i64,
     name: String,
     /// RFC 3339.
+    #[schema(value_type = kinds::Time)]
     created_at: String,
 }
 
@@ -77,12 +85,14 @@ pub(super) struct CreatedServerKey {
     #[serde(flatten)]
     key: ServerKeyShape,
     /// The secret, shown once.
+    #[schema(value_type = Option<String>)]
     server_key: String,
 }
 
 /// Who is listening to an environment, in this process.
 #[derive(Debug, Serialize, ToSchema)]
 pub(super) struct StreamsShape {
+    #[schema(value_type = kinds::Key)]
     environment: String,
     revision: u64,
     /// Open streams.
@@ -105,9 +115,10 @@ pub(super) struct ClientShape {
 pub(super) struct PingShape {
     revision: u64,
     /// Seconds since the epoch.
-    #[schema(value_type = f64)]
+    #[schema(value_type = kinds::Seconds)]
     updated_at: UpdatedAt,
     /// RFC 3339.
+    #[schema(value_type = kinds::Time)]
     committed_at: String,
     /// From commit to ping, in milliseconds.
     change_to_ping_ms: f64,
@@ -260,7 +271,7 @@ pub(super) async fn update(
 /// Deletes an environment with its flags and keys; its streams end.
 #[utoipa::path(delete, path = "/projects/{project}/environments/{environment}",
     tag = "environments", params(("project" = String, Path), ("environment" = String, Path)),
-    responses((status = OK, description = "Deleted.")))]
+    responses((status = OK, body = Deleted)))]
 pub(super) async fn delete(
     State(admin): State<Admin>,
     Path((project, environment)): Path<(String, String)>,
@@ -269,7 +280,7 @@ pub(super) async fn delete(
     call.caller.may_change(Role::Admin, Some(&project), None)?;
     let (mut change, project, environment) = admin.begin_in(&call, &project, &environment).await?;
     change.delete_environment(&project, &environment).await?;
-    admin.finish(change, &call, StatusCode::OK, |_| json!({ "deleted": environment.key })).await
+    admin.finish(change, &call, StatusCode::OK, |_| Deleted { deleted: environment.key }).await
 }
 
 /// Lists server keys.
@@ -319,7 +330,7 @@ pub(super) async fn create_key(
 #[utoipa::path(delete, path = "/projects/{project}/environments/{environment}/server-keys/{id}",
     tag = "environments",
     params(("project" = String, Path), ("environment" = String, Path), ("id" = i64, Path)),
-    responses((status = OK, description = "Revoked.")))]
+    responses((status = OK, body = Revoked)))]
 pub(super) async fn revoke_key(
     State(admin): State<Admin>,
     Path((project, environment, id)): Path<(String, String, String)>,
@@ -330,7 +341,7 @@ pub(super) async fn revoke_key(
     let id: i64 = id.parse().map_err(|_| not_found())?;
     let (mut change, project, environment) = admin.begin_in(&call, &project, &environment).await?;
     change.delete_server_key(&project, &environment, id).await?;
-    admin.finish(change, &call, StatusCode::OK, |_| json!({ "revoked": id })).await
+    admin.finish(change, &call, StatusCode::OK, |_| Revoked { revoked: id }).await
 }
 
 /// Tells who is listening.

@@ -10,9 +10,11 @@ use utoipa::ToSchema;
 use super::Admin;
 use super::call::{Call, Nothing, Stop, answer};
 use super::caller::Caller;
+use super::kinds;
 use super::pages::{Listed, PageQuery};
+use super::rules::check_unread;
 use super::shapes::{
-    Everywhere, FeatureShape, check_description, check_tags, key_problem, revisions,
+    Deleted, Everywhere, FeatureShape, check_description, check_tags, key_problem, revisions,
 };
 use super::variants::{NewVariantBody, checked_variants};
 use super::wanted::{check_type, check_value};
@@ -26,19 +28,22 @@ use crate::store::{FeatureUpdate, NewFeature};
 #[serde(deny_unknown_fields)]
 pub(super) struct NewFeatureBody {
     /// The name that code asks for: letters, digits, `-`, `_` and `.`.
+    #[schema(value_type = kinds::FeatureKey)]
     key: String,
     /// What it is for.
     #[serde(default)]
+    #[schema(value_type = kinds::Description)]
     description: String,
     /// On or off in every environment at first.
     #[serde(default)]
     enabled: bool,
     /// Null, a boolean, an integer or a string.
     #[serde(default)]
-    #[schema(value_type = serde_json::Value)]
+    #[schema(value_type = kinds::FlagValue)]
     value: FlagValue,
     /// Labels for people.
     #[serde(default)]
+    #[schema(value_type = kinds::Tags)]
     tags: Vec<String>,
     /// Values among which identities are shared out, in this order.
     #[serde(default)]
@@ -48,7 +53,7 @@ pub(super) struct NewFeatureBody {
     server_key_only: bool,
     /// `plain`, or `json`: then its texts must be JSON objects or numbers.
     #[serde(default)]
-    #[schema(value_type = Option<String>)]
+    #[schema(value_type = kinds::ValueType)]
     value_type: ValueType,
 }
 
@@ -57,8 +62,10 @@ pub(super) struct NewFeatureBody {
 #[serde(deny_unknown_fields)]
 pub(super) struct FeaturePatch {
     /// What it is for.
+    #[schema(value_type = Option<kinds::Description>)]
     description: Option<String>,
     /// Labels for people.
+    #[schema(value_type = Option<kinds::Tags>)]
     tags: Option<Vec<String>>,
     /// Whether client keys do not get to see it.
     server_key_only: Option<bool>,
@@ -168,7 +175,7 @@ pub(super) async fn update(
 /// Deletes a feature from every environment.
 #[utoipa::path(delete, path = "/projects/{project}/features/{feature}", tag = "features",
     params(("project" = String, Path), ("feature" = String, Path)),
-    responses((status = OK, description = "Deleted.")))]
+    responses((status = OK, body = Everywhere<Deleted>)))]
 pub(super) async fn delete(
     State(admin): State<Admin>,
     Path((project, feature)): Path<(String, String)>,
@@ -179,7 +186,11 @@ pub(super) async fn delete(
     let mut change = admin.begin(&call).await?;
     let project = change.project(&project).await?;
     let feature = change.feature(&project, &feature).await?;
+    check_unread(&mut change, &project, &feature).await?;
     change.delete_feature(&project, &feature).await?;
-    let shape = |stamps: &_| json!({ "deleted": feature.key, "revisions": revisions(stamps) });
+    let shape = |stamps: &_| Everywhere {
+        thing: Deleted { deleted: feature.key.clone() },
+        revisions: revisions(stamps),
+    };
     admin.finish(change, &call, StatusCode::OK, shape).await
 }

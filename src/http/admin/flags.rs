@@ -13,6 +13,7 @@ use utoipa::{IntoParams, ToSchema};
 use super::Admin;
 use super::call::{Call, Stop, answer, etag};
 use super::caller::Caller;
+use super::kinds;
 use super::pages::{Listed, PageQuery};
 use super::shapes::{FlagShape, stamp_after};
 use super::wanted::{Wanted, given};
@@ -36,10 +37,10 @@ pub(super) struct FlagPatch {
     enabled: Option<bool>,
     /// Null, a boolean, an integer or a string. Null is a value; absent leaves the value as it is.
     #[serde(default, deserialize_with = "given")]
-    #[schema(value_type = Option<serde_json::Value>)]
+    #[schema(value_type = kinds::FlagValue)]
     value: Option<FlagValue>,
     /// Shares of variants in percent, by their keys; those that are not named stay.
-    #[schema(value_type = Option<BTreeMap<String, f64>>)]
+    #[schema(value_type = Option<BTreeMap<String, kinds::Percent>>)]
     weights: Option<BTreeMap<String, Weight>>,
     /// A kill switch: its pings do not wait for the pace of others, nor do clients with their reads.
     #[serde(default)]
@@ -50,6 +51,9 @@ pub(super) struct FlagPatch {
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Batch {
+    /// Each flag at most once.
+    // As `BATCH_MAX`.
+    #[schema(min_items = 1, max_items = 1000)]
     flags: Vec<BatchItem>,
     /// As of a single flag.
     #[serde(default)]
@@ -61,15 +65,16 @@ pub(super) struct Batch {
 #[serde(deny_unknown_fields)]
 pub(super) struct BatchItem {
     /// The feature.
+    #[schema(value_type = kinds::FeatureKey)]
     key: String,
     /// On or off; absent leaves it.
     enabled: Option<bool>,
     /// Null, a boolean, an integer or a string; absent leaves it.
     #[serde(default, deserialize_with = "given")]
-    #[schema(value_type = Option<serde_json::Value>)]
+    #[schema(value_type = kinds::FlagValue)]
     value: Option<FlagValue>,
     /// Shares of variants in percent, by their keys; those that are not named stay.
-    #[schema(value_type = Option<BTreeMap<String, f64>>)]
+    #[schema(value_type = Option<BTreeMap<String, kinds::Percent>>)]
     weights: Option<BTreeMap<String, Weight>>,
 }
 
@@ -78,7 +83,7 @@ pub(super) struct BatchItem {
 pub(super) struct BatchAnswer {
     revision: u64,
     /// Seconds since the epoch.
-    #[schema(value_type = f64)]
+    #[schema(value_type = kinds::Seconds)]
     updated_at: UpdatedAt,
     flags: Vec<FlagShape>,
 }
@@ -87,6 +92,7 @@ pub(super) struct BatchAnswer {
 #[derive(Debug, Serialize, ToSchema)]
 pub(super) struct DayShape {
     /// `2026-01-31`, UTC.
+    #[schema(value_type = kinds::Day)]
     day: String,
     count: u64,
 }
@@ -97,6 +103,7 @@ pub(super) struct DayShape {
 #[into_params(parameter_in = Query)]
 pub(super) struct DaysQuery {
     /// Days with evaluations at most, newest first; 30 if absent.
+    #[param(minimum = 1, maximum = 366)]
     limit: Option<u32>,
 }
 

@@ -12,6 +12,7 @@ use utoipa::{IntoParams, ToSchema};
 use super::Admin;
 use super::call::{Call, Nothing, Stop, answer};
 use super::caller::Caller;
+use super::kinds;
 use super::pages::{Listed, PageQuery, decode_text, encode_text};
 use super::shapes::{Deleted, Here, rfc3339};
 use crate::http::errors::Problem;
@@ -29,8 +30,10 @@ pub(super) struct IdentitiesQuery {
     #[serde(default)]
     prefix: String,
     /// `next_cursor` of the page before.
+    #[param(value_type = Option<kinds::TextCursor>, inline)]
     cursor: Option<String>,
     /// Rows at most, 1 to 200; 50 if absent.
+    #[param(value_type = Option<kinds::Limit>, inline)]
     limit: Option<u32>,
 }
 
@@ -40,7 +43,7 @@ pub(super) struct IdentitiesQuery {
 pub(super) struct IdentityPatch {
     /// Traits by their names: a boolean, a number or a string; null takes one away. Those that are
     /// not named stay.
-    #[schema(value_type = BTreeMap<String, serde_json::Value>)]
+    #[schema(value_type = BTreeMap<String, kinds::TraitValue>)]
     traits: TraitsUpdate,
 }
 
@@ -48,10 +51,13 @@ pub(super) struct IdentityPatch {
 #[derive(Debug, Serialize, ToSchema)]
 pub(super) struct IdentityShape {
     /// What the app calls it.
+    #[schema(value_type = kinds::Identifier)]
     identifier: String,
     /// RFC 3339; null when nothing is kept of it any more.
+    #[schema(value_type = Option<kinds::Time>)]
     created_at: Option<String>,
     /// What is known of it: booleans, numbers and strings.
+    #[schema(value_type = BTreeMap<String, kinds::TraitValue>)]
     traits: BTreeMap<String, Json>,
     /// What it gets instead of others, by the key of the feature.
     overrides: BTreeMap<String, OverrideShape>,
@@ -62,6 +68,7 @@ pub(super) struct IdentityShape {
 pub(super) struct OverrideShape {
     enabled: bool,
     /// Null, a boolean, an integer or a string.
+    #[schema(value_type = kinds::FlagValue)]
     value: Json,
 }
 

@@ -10,6 +10,7 @@ use utoipa::ToSchema;
 use super::Admin;
 use super::call::{Call, Nothing, Stop, answer};
 use super::caller::Caller;
+use super::kinds;
 use super::pages::{Listed, PageQuery};
 use super::shapes::{Deleted, Here};
 use super::wanted::{Wanted, given};
@@ -27,7 +28,7 @@ pub(super) struct IdentityOverridePut {
     enabled: Option<bool>,
     /// Null, a boolean, an integer or a string. Absent: it stays; a new one begins as the flag is.
     #[serde(default, deserialize_with = "given")]
-    #[schema(value_type = Option<serde_json::Value>)]
+    #[schema(value_type = kinds::FlagValue)]
     value: Option<FlagValue>,
 }
 
@@ -35,9 +36,11 @@ pub(super) struct IdentityOverridePut {
 #[derive(Debug, Serialize, ToSchema)]
 pub(super) struct IdentityOverrideShape {
     /// What the app calls it.
+    #[schema(value_type = kinds::Identifier)]
     identifier: String,
     enabled: bool,
     /// Null, a boolean, an integer or a string.
+    #[schema(value_type = kinds::FlagValue)]
     value: Json,
 }
 
@@ -52,7 +55,7 @@ impl From<IdentityOverrideRow> for IdentityOverrideShape {
 }
 
 /// Lists the overrides of a flag for single identities, in the order they were made.
-#[utoipa::path(get,
+#[utoipa::path(get, operation_id = "list_identity",
     path = "/projects/{project}/environments/{environment}/flags/{feature}/identities",
     tag = "overrides",
     params(("project" = String, Path), ("environment" = String, Path), ("feature" = String, Path),
@@ -73,7 +76,7 @@ pub(super) async fn list(
 }
 
 /// Makes or changes the override of a flag for one identity.
-#[utoipa::path(put,
+#[utoipa::path(put, operation_id = "put_identity",
     path = "/projects/{project}/environments/{environment}/flags/{feature}/identities/{identifier}",
     tag = "overrides", request_body = IdentityOverridePut,
     params(("project" = String, Path), ("environment" = String, Path), ("feature" = String, Path),
@@ -102,7 +105,7 @@ pub(super) async fn put(
 }
 
 /// Takes the override of a flag for one identity away.
-#[utoipa::path(delete,
+#[utoipa::path(delete, operation_id = "delete_identity",
     path = "/projects/{project}/environments/{environment}/flags/{feature}/identities/{identifier}",
     tag = "overrides",
     params(("project" = String, Path), ("environment" = String, Path), ("feature" = String, Path),

@@ -7,14 +7,18 @@
 mod audit;
 mod call;
 mod caller;
+mod document;
 mod environments;
+mod explain;
 mod features;
 mod flags;
 mod identities;
 mod identity_overrides;
+mod kinds;
 mod overrides;
 mod pages;
 mod projects;
+mod rules;
 mod segments;
 mod shapes;
 mod tokens;
@@ -31,13 +35,10 @@ use governor::clock::{Clock as _, DefaultClock};
 use governor::{DefaultKeyedRateLimiter, Quota, RateLimiter};
 use http::header::CONTENT_TYPE;
 use utoipa::OpenApi;
-use utoipa::openapi::RefOr;
-use utoipa::openapi::content::ContentBuilder;
-use utoipa::openapi::response::{Response as ApiResponse, ResponseBuilder};
-use utoipa::openapi::schema::{ObjectBuilder, Schema, Type};
-use utoipa::openapi::security::{Http, HttpAuthScheme, SecurityScheme};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
+
+pub use document::openapi;
 
 use super::errors::Problem;
 use crate::config::Limits;
@@ -59,6 +60,8 @@ pub struct Admin {
     limits: Arc<Limits>,
     metrics: Metrics,
     rate: Arc<DefaultKeyedRateLimiter<TokenId>>,
+    /// Whether nobody may change anything.
+    read_only: bool,
 }
 
 impl std::fmt::Debug for Admin {
@@ -73,7 +76,13 @@ impl Admin {
     pub fn new(store: Store, hub: Hub, limits: Limits, metrics: Metrics) -> Self {
         let rate = NonZeroU32::new(limits.requests_per_second).unwrap_or(NonZeroU32::MIN);
         let rate = Arc::new(RateLimiter::keyed(Quota::per_second(rate)));
-        Self { store, hub, limits: Arc::new(limits), metrics, rate }
+        Self { store, hub, limits: Arc::new(limits), metrics, rate, read_only: false }
+    }
+
+    /// The same, where nobody may change anything: what is served comes from a file.
+    #[must_use]
+    pub fn read_only(self, read_only: bool) -> Self {
+        Self { read_only, ..self }
     }
 
     /// Refuses a request of a token that sends too many.
@@ -84,20 +93,6 @@ impl Admin {
         })
     }
 }
-
-/// Title and login of the generated document.
-#[derive(OpenApi)]
-#[openapi(
-    info(
-        title = "Flagcast management API",
-        description = "Projects, environments, features, flags, segments, identities, tokens and the \
-            audit trail. \
-            Errors are RFC 9457 problems with a stable `code`; lists are paged by cursor.",
-        license(name = "Apache-2.0", identifier = "Apache-2.0"),
-    ),
-    security(("token" = []))
-)]
-struct Document;
 
 fn routes() -> OpenApiRouter<Admin> {
     let routes = OpenApiRouter::new()
@@ -125,49 +120,11 @@ fn routes() -> OpenApiRouter<Admin> {
         .routes(routes!(overrides::put, overrides::delete))
         .routes(routes!(identity_overrides::list))
         .routes(routes!(identity_overrides::put, identity_overrides::delete))
+        .routes(routes!(explain::explain))
         .routes(routes!(identities::list))
         .routes(routes!(identities::read, identities::update, identities::delete))
         .routes(routes!(audit::list));
-    OpenApiRouter::with_openapi(Document::openapi()).nest(PREFIX, routes)
-}
-
-/// The OpenAPI 3.1 document of the management API, as JSON.
-#[must_use]
-pub fn openapi() -> String {
-    let mut document = routes().split_for_parts().1;
-    let bearer = SecurityScheme::Http(Http::new(HttpAuthScheme::Bearer));
-    document.components.get_or_insert_default().add_security_scheme("token", bearer);
-    for item in document.paths.paths.values_mut() {
-        let operations =
-            [&mut item.get, &mut item.post, &mut item.put, &mut item.patch, &mut item.delete];
-        for operation in operations.into_iter().flatten() {
-            operation.responses.responses.insert("default".to_owned(), RefOr::T(problem()));
-        }
-    }
-    document.to_pretty_json().unwrap_or_default()
-}
-
-/// What every operation may answer instead: a problem.
-fn problem() -> ApiResponse {
-    let text =
-        |about: &str| ObjectBuilder::new().schema_type(Type::String).description(Some(about));
-    let shape = ObjectBuilder::new()
-        .property("type", text("`about:blank`"))
-        .property("title", text("The status in words."))
-        .property("status", ObjectBuilder::new().schema_type(Type::Integer))
-        .property("code", text("Stable; programs may rely on it."))
-        .property("detail", text("What is wrong, which rule, what to do."))
-        .property("revision", ObjectBuilder::new().schema_type(Type::Integer))
-        .required("type")
-        .required("title")
-        .required("status")
-        .required("code")
-        .required("detail");
-    let content = ContentBuilder::new().schema(Some(Schema::from(shape))).build();
-    ResponseBuilder::new()
-        .description("A problem, as RFC 9457 has it.")
-        .content("application/problem+json", content)
-        .build()
+    OpenApiRouter::with_openapi(document::Document::openapi()).nest(PREFIX, routes)
 }
 
 /// Every management route, and the document that describes them.

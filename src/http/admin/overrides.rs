@@ -14,7 +14,9 @@ use super::Admin;
 use super::call::{Call, Nothing, Stop, answer, etag};
 use super::caller::Caller;
 use super::flags::find;
+use super::kinds;
 use super::pages::{Listed, PageQuery};
+use super::rules::check_circles;
 use super::shapes::{Deleted, Here, weights_shape};
 use super::wanted::{Wanted, given};
 use crate::http::errors::Problem;
@@ -30,11 +32,11 @@ pub(super) struct SegmentOverridePut {
     enabled: Option<bool>,
     /// Null, a boolean, an integer or a string. Absent: it stays; a new one begins as the flag is.
     #[serde(default, deserialize_with = "given")]
-    #[schema(value_type = Option<serde_json::Value>)]
+    #[schema(value_type = kinds::FlagValue)]
     value: Option<FlagValue>,
     /// Shares of variants in percent, by their keys. Those that are not named stay; in a new one they
     /// begin as the flag's.
-    #[schema(value_type = Option<BTreeMap<String, f64>>)]
+    #[schema(value_type = Option<BTreeMap<String, kinds::Percent>>)]
     weights: Option<BTreeMap<String, Weight>>,
     /// Its place among the overrides of the flag, 0 the strongest; others make room. Absent: it stays;
     /// a new one becomes the last.
@@ -48,9 +50,11 @@ pub(super) struct SegmentOverridePut {
 #[derive(Debug, Serialize, ToSchema)]
 pub(super) struct SegmentOverrideShape {
     /// Key of the segment.
+    #[schema(value_type = kinds::Key)]
     segment: String,
     enabled: bool,
     /// Null, a boolean, an integer or a string.
+    #[schema(value_type = kinds::FlagValue)]
     value: Json,
     /// Shares of the feature's variants in percent, by their keys.
     weights: BTreeMap<String, f64>,
@@ -116,6 +120,7 @@ pub(super) async fn put(
     let about = (&flag, &segment);
     let flag =
         change.set_segment_override(&project, &environment, about, &update, &admin.limits).await?;
+    check_circles(&mut change, &project, &segment.rules).await?;
     let thing = of_segment(&flag, &segment).ok_or_else(Problem::internal)?;
     admin.finish(change, &call, status, |stamps| Here::after(thing, &environment, stamps)).await
 }

@@ -5,6 +5,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
+use super::kinds;
 use crate::http::errors::Problem;
 use crate::store::{PAGE_MAX, Page};
 
@@ -23,8 +24,10 @@ const TEXT_PREFIX: &str = "behind:";
 #[into_params(parameter_in = Query)]
 pub(super) struct PageQuery {
     /// `next_cursor` of the page before.
+    #[param(value_type = Option<kinds::Cursor>, inline)]
     pub(super) cursor: Option<String>,
     /// Rows at most, 1 to 200; 50 if absent.
+    #[param(value_type = Option<kinds::Limit>, inline)]
     pub(super) limit: Option<u32>,
 }
 

@@ -10,8 +10,9 @@ use utoipa::ToSchema;
 use super::Admin;
 use super::call::{Call, Nothing, Stop, answer};
 use super::caller::Caller;
+use super::kinds;
 use super::pages::{Listed, PageQuery};
-use super::shapes::{Everywhere, ProjectShape, check_name, key_of, revisions};
+use super::shapes::{Deleted, Everywhere, ProjectShape, check_name, key_of, revisions};
 use crate::http::errors::Problem;
 use crate::http::request::Params;
 use crate::model::Role;
@@ -21,8 +22,10 @@ use crate::model::Role;
 #[serde(deny_unknown_fields)]
 pub(super) struct NewProject {
     /// Lower-case letters, digits, `-` and `_`.
+    #[schema(value_type = kinds::Key)]
     key: String,
     /// What people call it.
+    #[schema(value_type = kinds::Name)]
     name: String,
 }
 
@@ -31,6 +34,7 @@ pub(super) struct NewProject {
 #[serde(deny_unknown_fields)]
 pub(super) struct Rename {
     /// What people call it.
+    #[schema(value_type = kinds::Name)]
     pub(super) name: String,
 }
 
@@ -103,7 +107,7 @@ pub(super) async fn rename(
 
 /// Deletes a project with everything in it.
 #[utoipa::path(delete, path = "/projects/{project}", tag = "projects",
-    params(("project" = String, Path)), responses((status = OK, description = "Deleted.")))]
+    params(("project" = String, Path)), responses((status = OK, body = Deleted)))]
 pub(super) async fn delete(
     State(admin): State<Admin>,
     Path(project): Path<String>,
@@ -114,5 +118,5 @@ pub(super) async fn delete(
     let mut change = admin.begin(&call).await?;
     let project = change.project(&project).await?;
     change.delete_project(&project).await?;
-    admin.finish(change, &call, StatusCode::OK, |_| json!({ "deleted": project.key })).await
+    admin.finish(change, &call, StatusCode::OK, |_| Deleted { deleted: project.key }).await
 }

@@ -10,7 +10,9 @@ use utoipa::ToSchema;
 use super::Admin;
 use super::call::{Call, Nothing, Stop, answer};
 use super::caller::Caller;
+use super::kinds;
 use super::pages::{Listed, PageQuery};
+use super::rules::{check_circles, check_reads, checked};
 use super::shapes::{
     Deleted, Everywhere, check_description, check_name, key_of, revisions, rfc3339,
 };
@@ -27,11 +29,14 @@ const RESERVED: &str = "identity_overrides";
 #[serde(deny_unknown_fields)]
 pub(super) struct NewSegmentBody {
     /// Lower-case letters, digits, `-` and `_`; SDKs see it as the segment's name.
+    #[schema(value_type = kinds::Key)]
     key: String,
     /// What people call it; the key if absent.
+    #[schema(value_type = Option<kinds::Name>)]
     name: Option<String>,
     /// What it is for.
     #[serde(default)]
+    #[schema(value_type = kinds::Description)]
     description: String,
     /// All must hold. Without any, nobody is in the segment.
     #[serde(default)]
@@ -44,8 +49,10 @@ pub(super) struct NewSegmentBody {
 #[serde(deny_unknown_fields)]
 pub(super) struct SegmentPatch {
     /// What people call it.
+    #[schema(value_type = Option<kinds::Name>)]
     name: Option<String>,
     /// What it is for.
+    #[schema(value_type = Option<kinds::Description>)]
     description: Option<String>,
     /// All must hold; they take the place of those that there are.
     #[schema(value_type = Option<Vec<RuleShape>>)]
@@ -58,14 +65,19 @@ pub(super) struct SegmentPatch {
 /// A segment.
 #[derive(Debug, Serialize, ToSchema)]
 pub(super) struct SegmentShape {
+    #[schema(value_type = kinds::Id)]
     id: i64,
+    #[schema(value_type = kinds::Key)]
     key: String,
+    #[schema(value_type = kinds::Name)]
     name: String,
+    #[schema(value_type = kinds::Description)]
     description: String,
     /// All must hold.
     #[schema(value_type = Vec<RuleShape>)]
     rules: Json,
     /// RFC 3339.
+    #[schema(value_type = kinds::Time)]
     created_at: String,
 }
 
@@ -178,9 +190,11 @@ pub(super) async fn create(
     let name = body.name.as_deref().unwrap_or(&body.key);
     check_name(name)?;
     check_description(&body.description)?;
+    let rules = checked(body.rules.clone(), &admin.limits)?;
     let mut change = admin.begin(&call).await?;
     let project = change.project(&project).await?;
-    let new = NewSegment { key: &key, name, description: &body.description, rules: &body.rules };
+    let new = NewSegment { key: &key, name, description: &body.description, rules: &rules };
+    check_reads(&mut change, &project, &rules).await?;
     let segment = change.create_segment(&project, &new, &admin.limits).await?;
     admin.finish(change, &call, StatusCode::CREATED, |stamps| everywhere(&segment, stamps)).await
 }
@@ -215,11 +229,8 @@ pub(super) async fn update(
     let SegmentPatch { name, description, rules, urgent } = &call.body;
     name.as_deref().map_or(Ok(()), check_name)?;
     description.as_deref().map_or(Ok(()), check_description)?;
-    let update = SegmentUpdate {
-        name: name.clone(),
-        description: description.clone(),
-        rules: rules.clone(),
-    };
+    let rules = rules.clone().map(|rules| checked(rules, &admin.limits)).transpose()?;
+    let update = SegmentUpdate { name: name.clone(), description: description.clone(), rules };
     let mut change = admin.begin(&call).await?;
     if *urgent {
         change.mark_urgent();
@@ -227,6 +238,10 @@ pub(super) async fn update(
     let project = change.project(&project).await?;
     let segment = change.segment(&project, &segment).await?;
     let segment = change.update_segment(&project, &segment, &update).await?;
+    if let Some(rules) = &update.rules {
+        check_reads(&mut change, &project, rules).await?;
+        check_circles(&mut change, &project, rules).await?;
+    }
     admin.finish(change, &call, StatusCode::OK, |stamps| everywhere(&segment, stamps)).await
 }
 

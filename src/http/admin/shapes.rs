@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use serde::Serialize;
 use utoipa::ToSchema;
 
+use super::kinds;
 use crate::http::errors::Problem;
 use crate::model::{
     Environment, Feature, Flag, Key, KeyError, Project, Stamp, UpdatedAt, Variant, Weight,
@@ -12,23 +13,26 @@ use crate::model::{
 use crate::store::Stamps;
 
 /// Longest name of anything, in characters.
-const NAME_MAX: usize = 200;
+pub(super) const NAME_MAX: usize = 200;
 
 /// Longest description, in characters.
-const DESCRIPTION_MAX: usize = 2_000;
+pub(super) const DESCRIPTION_MAX: usize = 2_000;
 
 /// Tags of a feature.
-const TAGS_MAX: usize = 20;
+pub(super) const TAGS_MAX: usize = 20;
 
 /// Longest tag, in characters.
-const TAG_MAX: usize = 50;
+pub(super) const TAG_MAX: usize = 50;
 
 /// A project.
 #[derive(Debug, Serialize, ToSchema)]
 pub(super) struct ProjectShape {
+    #[schema(value_type = kinds::Key)]
     key: String,
+    #[schema(value_type = kinds::Name)]
     name: String,
     /// RFC 3339.
+    #[schema(value_type = kinds::Time)]
     created_at: String,
 }
 
@@ -36,7 +40,9 @@ pub(super) struct ProjectShape {
 #[expect(clippy::struct_excessive_bools, reason = "each is a setting of its own")]
 #[derive(Debug, Serialize, ToSchema)]
 pub(super) struct EnvironmentShape {
+    #[schema(value_type = kinds::Key)]
     key: String,
+    #[schema(value_type = kinds::Name)]
     name: String,
     /// Public: part of stream and flag URLs.
     client_key: String,
@@ -50,56 +56,71 @@ pub(super) struct EnvironmentShape {
     persist_traits: bool,
     revision: u64,
     /// Seconds since the epoch.
-    #[schema(value_type = f64)]
+    #[schema(value_type = kinds::Seconds)]
     updated_at: UpdatedAt,
     /// RFC 3339.
+    #[schema(value_type = kinds::Time)]
     created_at: String,
 }
 
 /// A feature: the definition of a flag, and what it is in a new environment.
 #[derive(Debug, Serialize, ToSchema)]
 pub(super) struct FeatureShape {
+    #[schema(value_type = kinds::Id)]
     id: i64,
+    #[schema(value_type = kinds::FeatureKey)]
     key: String,
+    #[schema(value_type = kinds::Description)]
     description: String,
     enabled: bool,
     /// Null, a boolean, an integer or a string.
+    #[schema(value_type = kinds::FlagValue)]
     value: serde_json::Value,
+    #[schema(value_type = kinds::Tags)]
     tags: Vec<String>,
     /// Values among which identities are shared out; `weight` is for new environments.
     variants: Vec<VariantShape>,
     /// Whether client keys do not get to see it.
     server_key_only: bool,
     /// `plain`, or `json`: then its texts are JSON objects or numbers.
+    #[schema(value_type = kinds::ValueType)]
     value_type: &'static str,
     /// RFC 3339.
+    #[schema(value_type = kinds::Time)]
     created_at: String,
 }
 
 /// One of the values among which identities are shared out.
 #[derive(Debug, Serialize, ToSchema)]
 pub(super) struct VariantShape {
+    #[schema(value_type = kinds::FeatureKey)]
     key: String,
     /// Null, a boolean, an integer or a string.
+    #[schema(value_type = kinds::FlagValue)]
     value: serde_json::Value,
     /// Its share in percent.
+    #[schema(value_type = kinds::Percent)]
     weight: f64,
 }
 
 /// A flag: a feature's state in one environment, at one of its revisions.
 #[derive(Debug, Serialize, ToSchema)]
 pub(super) struct FlagShape {
+    #[schema(value_type = kinds::FeatureKey)]
     key: String,
+    #[schema(value_type = kinds::Description)]
     description: String,
+    #[schema(value_type = kinds::Tags)]
     tags: Vec<String>,
     enabled: bool,
     /// Null, a boolean, an integer or a string.
+    #[schema(value_type = kinds::FlagValue)]
     value: serde_json::Value,
     /// Values among which identities are shared out, with their shares here.
     variants: Vec<VariantShape>,
     revision: u64,
     /// Seconds since the epoch.
-    #[schema(value_type = f64)]
+    #[schema(value_type = kinds::Seconds)]
     updated_at: UpdatedAt,
 }
 
@@ -111,7 +132,7 @@ pub(super) struct Here<T> {
     thing: T,
     revision: u64,
     /// Seconds since the epoch.
-    #[schema(value_type = f64)]
+    #[schema(value_type = kinds::Seconds)]
     updated_at: UpdatedAt,
 }
 
@@ -127,6 +148,14 @@ impl<T> Here<T> {
 pub(super) struct Deleted {
     /// Its key.
     pub(super) deleted: String,
+}
+
+/// What was made invalid.
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct Revoked {
+    /// Its row number.
+    #[schema(value_type = kinds::Id)]
+    pub(super) revoked: i64,
 }
 
 /// A thing that was changed in several environments at once.

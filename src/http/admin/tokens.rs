@@ -10,8 +10,9 @@ use utoipa::ToSchema;
 use super::Admin;
 use super::call::{Call, Nothing, Stop, answer};
 use super::caller::Caller;
+use super::kinds;
 use super::pages::{Listed, PageQuery};
-use super::shapes::{check_name, rfc3339};
+use super::shapes::{Revoked, check_name, rfc3339};
 use crate::http::errors::Problem;
 use crate::http::request::Params;
 use crate::model::{Role, Scope, Token, TokenId};
@@ -23,24 +24,29 @@ use crate::store::keys::{digest, new_token};
 #[serde(deny_unknown_fields)]
 pub(super) struct NewTokenBody {
     /// What people call it; it is the actor of the changes it makes.
+    #[schema(value_type = kinds::Name)]
     name: String,
     /// What it may do.
     role: Role,
     /// The only project it reaches; all if absent.
+    #[schema(value_type = Option<kinds::Key>)]
     project: Option<String>,
     /// The only environment of that project it reaches; all if absent.
+    #[schema(value_type = Option<kinds::Key>)]
     environment: Option<String>,
 }
 
 /// A token, never the secret.
 #[derive(Debug, Serialize, ToSchema)]
 pub(super) struct TokenShape {
+    #[schema(value_type = kinds::Id)]
     id: i64,
     name: String,
     role: Role,
     project: Option<String>,
     environment: Option<String>,
     /// RFC 3339.
+    #[schema(value_type = kinds::Time)]
     created_at: String,
 }
 
@@ -50,6 +56,7 @@ pub(super) struct CreatedToken {
     #[serde(flatten)]
     shape: TokenShape,
     /// The secret, shown once.
+    #[schema(value_type = Option<String>)]
     token: String,
 }
 
@@ -111,7 +118,7 @@ pub(super) async fn create(
 
 /// Revokes a token: its next request is refused.
 #[utoipa::path(delete, path = "/tokens/{id}", tag = "tokens", params(("id" = i64, Path)),
-    responses((status = OK, description = "Revoked.")))]
+    responses((status = OK, body = Revoked)))]
 pub(super) async fn revoke(
     State(admin): State<Admin>,
     Path(id): Path<String>,
@@ -125,5 +132,5 @@ pub(super) async fn revoke(
     let id: i64 = id.parse().map_err(|_| not_found())?;
     let mut change = admin.begin(&call).await?;
     change.delete_token(TokenId(id), &scope).await?;
-    admin.finish(change, &call, StatusCode::OK, |_| json!({ "revoked": id })).await
+    admin.finish(change, &call, StatusCode::OK, |_| Revoked { revoked: id }).await
 }

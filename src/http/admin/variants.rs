@@ -9,6 +9,7 @@ use utoipa::ToSchema;
 
 use super::Admin;
 use super::call::{Call, Nothing, Stop};
+use super::kinds;
 use super::shapes::{Everywhere, FeatureShape, key_problem, revisions};
 use super::wanted::{check_type, check_value, given};
 use crate::config::Limits;
@@ -24,14 +25,15 @@ const RESERVED: &str = "control";
 #[serde(deny_unknown_fields)]
 pub(super) struct NewVariantBody {
     /// Letters, digits, `-`, `_` and `.`; unique in the feature.
+    #[schema(value_type = kinds::FeatureKey)]
     key: String,
     /// Null, a boolean, an integer or a string.
     #[serde(default)]
-    #[schema(value_type = serde_json::Value)]
+    #[schema(value_type = kinds::FlagValue)]
     value: FlagValue,
     /// Its share in percent, with at most three decimals; all of a feature sum to at most 100.
     #[serde(default)]
-    #[schema(value_type = f64)]
+    #[schema(value_type = kinds::Percent)]
     weight: Weight,
 }
 
@@ -41,15 +43,16 @@ pub(super) struct NewVariantBody {
 pub(super) struct VariantPut {
     /// Null, a boolean, an integer or a string.
     #[serde(default, deserialize_with = "given")]
-    #[schema(value_type = Option<serde_json::Value>)]
+    #[schema(value_type = kinds::FlagValue)]
     value: Option<FlagValue>,
     /// Its share in environments that are made from now on. In those that exist a new variant has 0.
-    #[schema(value_type = Option<f64>)]
+    #[schema(value_type = Option<kinds::Percent>)]
     weight: Option<Weight>,
 }
 
 /// Makes a variant, or changes its value and its share in new environments.
-#[utoipa::path(put, path = "/projects/{project}/features/{feature}/variants/{variant}",
+#[utoipa::path(put, operation_id = "put_variant",
+    path = "/projects/{project}/features/{feature}/variants/{variant}",
     tag = "features", request_body = VariantPut,
     params(("project" = String, Path), ("feature" = String, Path), ("variant" = String, Path)),
     responses((status = OK, body = Everywhere<FeatureShape>),
@@ -84,7 +87,8 @@ pub(super) async fn put(
 }
 
 /// Takes a variant away; those whom it had get what they would get without it.
-#[utoipa::path(delete, path = "/projects/{project}/features/{feature}/variants/{variant}",
+#[utoipa::path(delete, operation_id = "delete_variant",
+    path = "/projects/{project}/features/{feature}/variants/{variant}",
     tag = "features",
     params(("project" = String, Path), ("feature" = String, Path), ("variant" = String, Path)),
     responses((status = OK, body = Everywhere<FeatureShape>)))]

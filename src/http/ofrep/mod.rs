@@ -163,8 +163,8 @@ pub(super) async fn bulk(
     answer.extend_from_slice(b"{\"flags\":");
     set.personal.write_ofrep(&evaluation, known.view(), tail.asker(), &mut answer);
     let streams = door.event_streams(&known.client_key);
-    let metadata = set.personal.metadata();
-    let end = format!(",\"eventStreams\":{streams},\"metadata\":{{{metadata}{}", tail.0);
+    let (metadata, version) = (set.personal.metadata(), set.personal.version());
+    let end = format!(",\"eventStreams\":{streams},\"metadata\":{{{metadata}{version}{}", tail.0);
     answer.extend_from_slice(end.as_bytes());
     Ok(json_answer(StatusCode::OK, Body::from(answer), Some(tag)))
 }
@@ -186,7 +186,7 @@ pub(super) async fn single(
     let found = set.personal.ofrep_flag(&evaluation, known.view(), tail.asker(), &key);
     let told = found.ok_or_else(|| of_key(Failure::no_flag(&key)))?;
     let status = if told.is_error { StatusCode::BAD_REQUEST } else { StatusCode::OK };
-    let flag = [told.text, &tail.0].concat();
+    let flag = [told.text, set.personal.version(), &tail.0].concat();
     Ok(json_answer(status, Body::from(flag), None))
 }
 

@@ -1,0 +1,254 @@
+//! What the OpenAPI document says of texts and numbers that have a rule of their own.
+//!
+//! A rule is stated where it is kept (`model::Key::PATTERN`, `NAME_MAX`); here it is put into the
+//! terms of JSON Schema, once. A field names its kind by `#[schema(value_type = Name)]`, a query
+//! parameter by `#[param(value_type = Option<Limit>, inline)]`. Nothing here has a value.
+
+use utoipa::openapi::schema::{ArrayBuilder, ObjectBuilder, Schema, SchemaType, Type};
+use utoipa::openapi::{KnownFormat, RefOr, SchemaFormat};
+use utoipa::{PartialSchema, ToSchema};
+
+use super::shapes::{DESCRIPTION_MAX, NAME_MAX, TAG_MAX, TAGS_MAX};
+use crate::model;
+use crate::store::PAGE_MAX;
+
+/// One line: no control characters.
+const LINE: &str = r"^[^\x00-\x1F\x7F-\x9F]*$";
+
+/// One line that is not blank.
+const NAME: &str = r"^[^\x00-\x1F\x7F-\x9F]*[^\s\x00-\x1F\x7F-\x9F][^\x00-\x1F\x7F-\x9F]*$";
+
+/// Key of a project, an environment or a segment.
+pub(super) enum Key {}
+
+/// Key of a feature or a variant.
+pub(super) enum FeatureKey {}
+
+/// What people call something.
+pub(super) enum Name {}
+
+/// What something is for.
+pub(super) enum Description {}
+
+/// Labels for people.
+pub(super) enum Tags {}
+
+/// What a flag holds.
+pub(super) enum FlagValue {}
+
+/// How the texts of a feature are to be understood.
+#[derive(ToSchema)]
+#[schema(rename_all = "lowercase")]
+#[expect(dead_code, reason = "it describes the model's types, which know nothing of HTTP")]
+pub(super) enum ValueType {
+    /// As they are.
+    Plain,
+    /// As JSON: an object or a number.
+    Json,
+}
+
+/// A percentage.
+pub(super) enum Percent {}
+
+/// What an app calls an identity.
+pub(super) enum Identifier {}
+
+/// What a trait holds; null takes it away.
+pub(super) enum TraitValue {}
+
+/// An instant, as RFC 3339 has it.
+pub(super) enum Time {}
+
+/// A day, UTC.
+pub(super) enum Day {}
+
+/// Seconds since the epoch.
+pub(super) enum Seconds {}
+
+/// Row number.
+pub(super) enum Id {}
+
+/// How many rows a page has at most.
+pub(super) enum Limit {}
+
+/// Where a list goes on, in the order of row numbers.
+pub(super) enum Cursor {}
+
+/// Where a list goes on, in the order of texts.
+pub(super) enum TextCursor {}
+
+fn text(about: &str) -> ObjectBuilder {
+    ObjectBuilder::new().schema_type(Type::String).description(Some(about))
+}
+
+fn integer(about: &str) -> ObjectBuilder {
+    ObjectBuilder::new().schema_type(Type::Integer).description(Some(about))
+}
+
+fn done(schema: ObjectBuilder) -> RefOr<Schema> {
+    RefOr::T(Schema::from(schema))
+}
+
+fn custom(format: &str) -> SchemaFormat {
+    SchemaFormat::Custom(format.to_owned())
+}
+
+impl PartialSchema for Key {
+    fn schema() -> RefOr<Schema> {
+        let about = "Lower-case letters, digits, `-` and `_`, at most 100.";
+        done(text(about).pattern(Some(model::Key::PATTERN)))
+    }
+}
+
+impl ToSchema for Key {}
+
+impl PartialSchema for FeatureKey {
+    fn schema() -> RefOr<Schema> {
+        let about = "Letters, digits, `-`, `_` and `.`, at most 100.";
+        done(text(about).pattern(Some(model::FeatureKey::PATTERN)))
+    }
+}
+
+impl ToSchema for FeatureKey {}
+
+impl PartialSchema for Name {
+    fn schema() -> RefOr<Schema> {
+        let about = "What people call it: one line, not blank.";
+        done(text(about).min_length(Some(1)).max_length(Some(NAME_MAX)).pattern(Some(NAME)))
+    }
+}
+
+impl ToSchema for Name {}
+
+impl PartialSchema for Description {
+    fn schema() -> RefOr<Schema> {
+        done(text("What it is for.").max_length(Some(DESCRIPTION_MAX)))
+    }
+}
+
+impl ToSchema for Description {}
+
+impl PartialSchema for Tags {
+    fn schema() -> RefOr<Schema> {
+        let tag = text("One line.").max_length(Some(TAG_MAX)).pattern(Some(LINE));
+        let tags = ArrayBuilder::new().items(done(tag)).max_items(Some(TAGS_MAX));
+        RefOr::T(Schema::from(tags.description(Some("Labels for people."))))
+    }
+}
+
+impl ToSchema for Tags {}
+
+impl PartialSchema for FlagValue {
+    fn schema() -> RefOr<Schema> {
+        let about = "Null, a boolean, a whole number that JavaScript holds exactly, or a string of \
+            at most `limits.value_bytes` bytes.";
+        let types = vec![Type::Null, Type::Boolean, Type::Integer, Type::String];
+        let bound = model::INTEGER_MAX;
+        done(
+            ObjectBuilder::new()
+                .schema_type(SchemaType::Array(types))
+                .minimum(Some(-bound))
+                .maximum(Some(bound))
+                .description(Some(about)),
+        )
+    }
+}
+
+impl ToSchema for FlagValue {}
+
+impl PartialSchema for Percent {
+    fn schema() -> RefOr<Schema> {
+        let number = ObjectBuilder::new().schema_type(Type::Number);
+        let number = number.minimum(Some(0)).maximum(Some(100)).multiple_of(Some(0.001));
+        done(number.description(Some("A percentage with at most three decimals.")))
+    }
+}
+
+impl ToSchema for Percent {}
+
+impl PartialSchema for Identifier {
+    fn schema() -> RefOr<Schema> {
+        let about = "What the app calls the identity: at most `limits.identifier_bytes` bytes.";
+        done(text(about).min_length(Some(1)).pattern(Some(r"^[^\x00]+$")))
+    }
+}
+
+impl ToSchema for Identifier {}
+
+impl PartialSchema for TraitValue {
+    fn schema() -> RefOr<Schema> {
+        let about = "A boolean, a number or a string of at most `limits.trait_bytes` bytes.";
+        let types = vec![Type::Null, Type::Boolean, Type::Integer, Type::Number, Type::String];
+        done(
+            ObjectBuilder::new()
+                .schema_type(SchemaType::Array(types))
+                .minimum(Some(i64::MIN))
+                .maximum(Some(i64::MAX))
+                .pattern(Some(r"^[^\x00]*$"))
+                .description(Some(about)),
+        )
+    }
+}
+
+impl ToSchema for TraitValue {}
+
+impl PartialSchema for Time {
+    fn schema() -> RefOr<Schema> {
+        done(text("RFC 3339.").format(Some(SchemaFormat::KnownFormat(KnownFormat::DateTime))))
+    }
+}
+
+impl ToSchema for Time {}
+
+impl PartialSchema for Day {
+    fn schema() -> RefOr<Schema> {
+        let format = Some(SchemaFormat::KnownFormat(KnownFormat::Date));
+        done(text("`2026-01-31`, UTC.").format(format))
+    }
+}
+
+impl ToSchema for Day {}
+
+impl PartialSchema for Seconds {
+    fn schema() -> RefOr<Schema> {
+        let number = ObjectBuilder::new().schema_type(Type::Number).minimum(Some(0));
+        done(number.description(Some("Seconds since the epoch.")))
+    }
+}
+
+impl ToSchema for Seconds {}
+
+impl PartialSchema for Id {
+    fn schema() -> RefOr<Schema> {
+        let format = Some(SchemaFormat::KnownFormat(KnownFormat::Int64));
+        let number = integer("Row number.").format(format);
+        done(number.minimum(Some(1)).maximum(Some(i64::MAX)))
+    }
+}
+
+impl ToSchema for Id {}
+
+impl PartialSchema for Limit {
+    fn schema() -> RefOr<Schema> {
+        let number = integer("Rows at most; 50 if absent.");
+        done(number.minimum(Some(1)).maximum(Some(PAGE_MAX)))
+    }
+}
+
+impl ToSchema for Limit {}
+
+impl PartialSchema for Cursor {
+    fn schema() -> RefOr<Schema> {
+        done(text("`next_cursor` of the page before.").format(Some(custom("cursor"))))
+    }
+}
+
+impl ToSchema for Cursor {}
+
+impl PartialSchema for TextCursor {
+    fn schema() -> RefOr<Schema> {
+        done(text("`next_cursor` of the page before.").format(Some(custom("text-cursor"))))
+    }
+}
+
+impl ToSchema for TextCursor {}
