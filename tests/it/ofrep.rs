@@ -466,3 +466,43 @@ async fn text_that_is_json_is_told_as_what_it_is() {
     let text = String::from_utf8(answer.body).unwrap();
     assert!(text.contains("\"value\":1.0,"), "{text}");
 }
+
+/// Opens the stream as its provider does; each of `headers` ends with its line.
+async fn open_stream(gateway: &Gateway, environment: &Environment, headers: &str) -> Wire {
+    let mut wire = Wire::connect(gateway.public()).await;
+    let path = format!("/ofrep/v1/streams/{}", environment.client_key);
+    wire.send(format!("GET {path} HTTP/1.1\r\nHost: test\r\n{ASKS}{headers}\r\n")).await;
+    wire.read_stream_head().await;
+    wire
+}
+
+/// The provider does not read again after a break: whatever it says it has heard last, the stream
+/// begins with a ping of what there is now.
+#[tokio::test]
+async fn a_stream_begins_with_a_ping_whatever_was_heard_before() {
+    let (gateway, environment) = shop().await;
+    let revision = gateway.admin().revision(&environment).await;
+    for heard in [revision.to_string(), "1".to_owned(), "99999".to_owned(), "evt-x".to_owned()] {
+        let last = format!("Last-Event-ID: {heard}\r\n");
+        let mut wire = open_stream(&gateway, &environment, &last).await;
+        let first = wire.chunk().await.unwrap();
+        // A number is an id that no browser asks a preflight for.
+        assert!(first.starts_with(&format!("id: {revision}\nevent: message\n")), "{first}");
+        assert!(first.contains("\"type\":\"refetchEvaluation\""), "{first}");
+    }
+}
+
+/// An error would make the provider ask every second, for flags and for the stream.
+#[tokio::test]
+async fn a_stream_too_many_is_told_when_to_come_back() {
+    let builder = Gateway::builder().set("limits.streams_per_environment", 1);
+    let gateway = builder.set("stream.refusal_seconds", 1).start().await;
+    let environment = gateway.shop().await;
+    let mut first = open_stream(&gateway, &environment, "").await;
+    first.chunk().await.unwrap();
+    let mut second = open_stream(&gateway, &environment, "").await;
+    let told = second.chunk().await.unwrap();
+    assert!(told.starts_with("retry: ") && told.ends_with("\n\n"), "{told}");
+    assert!(!told.contains("data:"), "{told}");
+    assert_eq!(second.chunk().await, None, "a clean end");
+}
