@@ -24,6 +24,7 @@ mod first_minute;
 mod harness;
 mod listen;
 mod management;
+mod openapi;
 mod pace;
 mod proxies;
 mod purge;

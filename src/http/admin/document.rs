@@ -163,11 +163,20 @@ pub fn openapi() -> String {
 }
 
 /// What a derive cannot say of a body, in the terms of JSON Schema.
-fn refinements() -> [(&'static str, Json); 5] {
-    let one_of_them = json!({ "anyOf": [
-        { "required": ["enabled"], "properties": { "enabled": { "type": "boolean" } } },
+fn refinements() -> [(&'static str, Json); 6] {
+    let given =
+        |field: &str, kind: &str| json!({ "required": [field], "properties": { field: { "type": kind } } });
+    let state = json!({ "anyOf": [
+        given("enabled", "boolean"),
         { "required": ["value"] },
-        { "required": ["weights"], "properties": { "weights": { "type": "object" } } },
+        given("weights", "object"),
+    ] });
+    let settings = json!({ "anyOf": [
+        given("name", "string"),
+        given("hide_disabled_flags", "boolean"),
+        given("allow_client_traits", "boolean"),
+        given("hide_sensitive_data", "boolean"),
+        given("persist_traits", "boolean"),
     ] });
     let project_of_environment = json!({
         "if": {
@@ -177,8 +186,9 @@ fn refinements() -> [(&'static str, Json); 5] {
         "then": { "required": ["project"], "properties": { "project": { "type": "string" } } },
     });
     [
-        ("FlagPatch", one_of_them.clone()),
-        ("BatchItem", one_of_them),
+        ("FlagPatch", state.clone()),
+        ("BatchItem", state),
+        ("EnvironmentPatch", settings),
         ("NewTokenBody", project_of_environment),
         ("Rule", json!({ "additionalProperties": false })),
         ("Condition", json!({ "additionalProperties": false })),

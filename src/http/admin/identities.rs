@@ -43,7 +43,7 @@ pub(super) struct IdentitiesQuery {
 pub(super) struct IdentityPatch {
     /// Traits by their names: a boolean, a number or a string; null takes one away. Those that are
     /// not named stay.
-    #[schema(value_type = BTreeMap<String, kinds::TraitValue>)]
+    #[schema(value_type = kinds::Traits)]
     traits: TraitsUpdate,
 }
 
@@ -57,7 +57,7 @@ pub(super) struct IdentityShape {
     #[schema(value_type = Option<kinds::Time>)]
     created_at: Option<String>,
     /// What is known of it: booleans, numbers and strings.
-    #[schema(value_type = BTreeMap<String, kinds::TraitValue>)]
+    #[schema(value_type = kinds::Traits)]
     traits: BTreeMap<String, Json>,
     /// What it gets instead of others, by the key of the feature.
     overrides: BTreeMap<String, OverrideShape>,
