@@ -6,6 +6,11 @@
 SUDO := $(shell [ "$$(id -u)" -eq 0 ] || echo sudo)
 VENV := target/test-venv
 OPENAPI_VENV := target/openapi-venv
+# Folders of npm packages. OpenFeature's provider for servers is by itself: it needs another
+# ofrep-core than the one for the web.
+NPM_FOLDERS := tests/sdk tests/sdk/openfeature-server
+RUST_CLIENTS := tests/sdk/rust/Cargo.toml
+RUST_CLIENTS_OPTIONS := --target-dir target/test-rust --locked
 
 # The black-box tests mostly wait for clients, so they share the cores.
 export RUST_TEST_THREADS ?= 4
@@ -28,10 +33,13 @@ lint:
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets --locked -- -D warnings
 	RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --locked
+	cargo fmt --manifest-path $(RUST_CLIENTS) --check
+	cargo clippy --manifest-path $(RUST_CLIENTS) $(RUST_CLIENTS_OPTIONS) -- -D warnings
 
 # The published clients that the tests drive, at exact versions.
-test-deps: test-packages tests/sdk/node_modules/.package-lock.json $(VENV)/.installed \
+test-deps: test-packages $(NPM_FOLDERS:%=%/node_modules/.package-lock.json) $(VENV)/.installed \
 		$(OPENAPI_VENV)/.installed
+	cargo build --manifest-path $(RUST_CLIENTS) $(RUST_CLIENTS_OPTIONS)
 
 # Debian packages that are not there yet. The servers among them must not start: while they are
 # installed, `policy-rc.d` says no, unless the machine has a policy of its own.
@@ -62,8 +70,8 @@ test-packages:
 			apt-get install -q -y --no-install-recommends $$missing; \
 	fi
 
-tests/sdk/node_modules/.package-lock.json: tests/sdk/package.json tests/sdk/package-lock.json | test-packages
-	cd tests/sdk && npm ci --ignore-scripts --no-audit --no-fund
+%/node_modules/.package-lock.json: %/package.json %/package-lock.json | test-packages
+	cd $* && npm ci --ignore-scripts --no-audit --no-fund
 	touch $@
 
 $(VENV)/.installed: tests/sdk/requirements.txt | test-packages

@@ -7,6 +7,7 @@
 mod descriptors;
 mod feed;
 mod first_start;
+mod fixture;
 mod told;
 
 use std::net::{SocketAddr, ToSocketAddrs as _};
@@ -18,10 +19,11 @@ use tokio::net::TcpListener;
 
 use crate::cdn::{Canary, Purger};
 use crate::config::{self, ConfigError, FanOut, Settings};
+use crate::fixture::Fixture;
 use crate::flagset::{Bounds, Directory, FlagSets};
 use crate::http::{
-    Admin, BodyLimits, Connections, Doors, Evaluations, Flagsmith, Hops, Ops, Sdk, Sse, Streams,
-    Tls, bind, operators_front, public_front, serve,
+    Admin, BodyLimits, Connections, Doors, Evaluations, Flagsmith, Hops, Ofrep, Ops, Sdk, Sse,
+    Streams, Tls, bind, operators_front, public_front, serve,
 };
 use crate::metrics::Metrics;
 use crate::model::ClientKey;
@@ -42,6 +44,18 @@ const OPS_CONNECTIONS_MAX: usize = 100;
 /// What the operators' listener may take of the grace period when everything else is done.
 const LAST_WAIT: Duration = Duration::from_secs(1);
 
+/// Where the flags come from.
+#[derive(Clone, Debug)]
+pub enum Source {
+    /// The store of the settings. An empty one is filled, with a demo project or without.
+    Store {
+        /// Whether with a demo project.
+        demo: bool,
+    },
+    /// A file, which nobody can change through the gateway.
+    Fixture(Box<Fixture>),
+}
+
 /// A gateway that is built and listens, but does not answer yet.
 #[derive(Debug)]
 pub struct App {
@@ -59,20 +73,44 @@ pub struct App {
     canary: Option<(Canary, Vec<ClientKey>)>,
 }
 
+impl Source {
+    async fn open(&self, settings: &Settings) -> anyhow::Result<Store> {
+        match self {
+            Self::Store { .. } => Store::open(&settings.store)
+                .await
+                .with_context(|| format!("cannot open the store {}", settings.store.url)),
+            Self::Fixture(_) => Store::in_memory().await.context("cannot make a store in memory"),
+        }
+    }
+
+    async fn prepare(
+        &self,
+        store: &Store,
+        settings: &Settings,
+        public_url: &str,
+    ) -> anyhow::Result<()> {
+        match self {
+            Self::Store { demo } => first_start::prepare(store, settings, *demo, public_url).await,
+            Self::Fixture(fixture) => {
+                fixture::fill(store, fixture, &settings.limits).await?;
+                fixture::greet(fixture, public_url);
+                first_start::know_token(store, settings).await
+            }
+        }
+    }
+}
+
 impl App {
-    /// Builds every part. A first start also fills the store, and says so on standard output;
-    /// `demo` tells whether with a demo project.
-    pub async fn build(mut settings: Settings, demo: bool) -> anyhow::Result<Self> {
+    /// Builds every part. A first start also fills the store, and says so on standard output.
+    pub async fn build(mut settings: Settings, source: Source) -> anyhow::Result<Self> {
         let metrics = Metrics::new();
         metrics.open_files_limit(descriptors::fit(&mut settings.limits));
         let tls = Tls::load(&settings.server, metrics.tls())?;
-        let store = Store::open(&settings.store)
-            .await
-            .with_context(|| format!("cannot open the store {}", settings.store.url))?;
+        let store = source.open(&settings).await?;
         let public = listen("server.listen", &settings.server.listen)?;
         let ops = listen("server.ops_listen", &settings.server.ops_listen)?;
         let public_url = public_url(&settings, public.local_addr()?);
-        first_start::prepare(&store, &settings, demo, &public_url).await?;
+        source.prepare(&store, &settings, &public_url).await?;
 
         let shutdown = Shutdown::default();
         let (hub, streams) = start_streams(&settings, &metrics, &shutdown)
@@ -98,7 +136,9 @@ impl App {
             metrics.feed(),
         )
         .await?;
-        let parts = Parts { store: &store, directory, flagsets, hub, evaluations: &evaluations };
+        let read_only = matches!(source, Source::Fixture(_));
+        let parts =
+            Parts { store: &store, directory, flagsets, hub, evaluations: &evaluations, read_only };
         let doors = parts.doors(&settings, &metrics, &shutdown);
         let canary = match canary {
             Some(canary) => {
@@ -222,19 +262,31 @@ struct Parts<'a> {
     flagsets: FlagSets,
     hub: Hub,
     evaluations: &'a Arc<Evaluations>,
+    /// Whether nobody may change anything.
+    read_only: bool,
 }
 
 impl Parts<'_> {
     fn doors(self, settings: &Settings, metrics: &Metrics, shutdown: &Shutdown) -> Doors {
-        let Self { store, directory, flagsets, hub, evaluations } = self;
+        let Self { store, directory, flagsets, hub, evaluations, read_only } = self;
         let hops = Hops::new(&settings.stream);
         Doors {
             sdk: Sdk { directory: Arc::clone(&directory), flagsets: flagsets.clone(), hops },
+            ofrep: Ofrep::new(
+                Arc::clone(&directory),
+                flagsets.clone(),
+                settings.limits.evaluations_per_second,
+                &settings.server.public_url,
+                metrics.evaluation(),
+            ),
             flagsmith: Flagsmith {
                 directory: Arc::clone(&directory),
                 flagsets,
                 evaluations: Arc::clone(evaluations),
                 hops,
+                store: store.clone(),
+                limits: settings.limits.clone(),
+                metrics: metrics.evaluation(),
             },
             sse: Sse {
                 directory,
@@ -247,7 +299,8 @@ impl Parts<'_> {
                 limits: settings.limits.clone(),
                 shutdown: shutdown.clone(),
             },
-            admin: Admin::new(store.clone(), hub, settings.limits.clone(), metrics.clone()),
+            admin: Admin::new(store.clone(), hub, settings.limits.clone(), metrics.clone())
+                .read_only(read_only),
         }
     }
 }

@@ -32,6 +32,8 @@ pub(crate) enum Command {
     ///
     /// Exits with 1 when something is bad.
     Listen(ListenArgs),
+    /// Says what an evaluation context gives: JSON in (Flagsmith's, version 2), JSON out.
+    Evaluate(EvaluateArgs),
 }
 
 #[derive(Debug, Default, Args)]
@@ -39,6 +41,10 @@ pub(crate) struct ServeArgs {
     /// Leaves the demo project out of a new store.
     #[arg(long)]
     pub(crate) no_demo: bool,
+    /// Serves the flags in this file (JSON; `-` is standard input), read-only and without a store: for
+    /// tests of apps. It is in the short form of docs/TESTING-YOUR-APP.md, or an environment document.
+    #[arg(long, value_name = "FILE", conflicts_with = "no_demo")]
+    pub(crate) fixture: Option<PathBuf>,
 }
 
 #[derive(Debug, Args)]
@@ -103,6 +109,13 @@ pub(crate) struct ListenArgs {
     /// Connects straight away, whatever proxy the environment variables name.
     #[arg(long)]
     pub(crate) no_proxy: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct EvaluateArgs {
+    /// File with the context; - is standard input.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) context: PathBuf,
 }
 
 fn lasting(text: &str) -> Result<Duration, &'static str> {

@@ -220,6 +220,7 @@ pub struct Limits {
     pub header_seconds: u64,
     pub body_seconds: u64,
     pub requests_per_second: u32,
+    pub evaluations_per_second: u32,
     pub projects: u32,
     pub environments_per_project: u32,
     pub features_per_project: u32,
@@ -238,6 +239,7 @@ pub struct Limits {
     pub identifier_bytes: usize,
     pub traits_per_identity: u32,
     pub trait_bytes: usize,
+    pub identities_per_request: usize,
     pub flagset_bytes: usize,
 }
 

@@ -15,6 +15,7 @@ pub mod app;
 pub mod cdn;
 pub mod config;
 pub mod evaluation;
+pub mod fixture;
 pub mod flagset;
 pub mod http;
 pub mod metrics;

@@ -3,19 +3,22 @@
 
 mod cli;
 
-use std::io::IsTerminal as _;
+use std::io::{IsTerminal as _, Read as _};
 use std::process::ExitCode;
 
+use anyhow::Context as _;
 use clap::Parser as _;
-use flagcast::app::{App, create_token};
+use flagcast::app::{App, Source, create_token};
 use flagcast::config::{ConfigError, DEFAULT_FILE, Loaded, LogFormat, LogLevel, Settings};
+use flagcast::evaluation::{Context as EvaluationContext, ContextError};
+use flagcast::fixture::Fixture;
 use flagcast::model::{Role, Scope};
 use flagcast::outbound;
 use flagcast::probe::{self, Form, Listen, UsageError};
 use flagcast::store::Store;
 use tracing_subscriber::EnvFilter;
 
-use cli::{Cli, Command, ConfigArgs, ListenArgs, ServeArgs, TokenArgs, TokenCommand};
+use cli::{Cli, Command, ConfigArgs, EvaluateArgs, ListenArgs, ServeArgs, TokenArgs, TokenCommand};
 
 /// Usage or configuration error (`EX_USAGE` of sysexits).
 const EXIT_USAGE: u8 = 64;
@@ -37,7 +40,8 @@ fn main() -> ExitCode {
         Ok(code) => code,
         Err(error) => {
             eprintln!("flagcast: {error:#}");
-            let usage = error.is::<ConfigError>() || error.is::<UsageError>();
+            let usage =
+                error.is::<ConfigError>() || error.is::<UsageError>() || error.is::<ContextError>();
             ExitCode::from(if usage { EXIT_USAGE } else { 1 })
         }
     }
@@ -48,8 +52,9 @@ fn run(cli: Cli) -> anyhow::Result<ExitCode> {
     match cli.command.unwrap_or(Command::Serve(ServeArgs::default())) {
         Command::Serve(args) => {
             let settings = load()?.settings;
+            let source = source(&args)?;
             start_logging(&settings);
-            block_on(async { App::build(settings, !args.no_demo).await?.run().await })?;
+            block_on(async { App::build(settings, source).await?.run().await })?;
         }
         Command::Config(args) => {
             print_config(&args, load)?;
@@ -66,8 +71,25 @@ fn run(cli: Cli) -> anyhow::Result<ExitCode> {
             let is_good = block_on(probe::listen(listen(args)?))?;
             return Ok(ExitCode::from(u8::from(!is_good)));
         }
+        Command::Evaluate(args) => print_evaluation(&args)?,
     }
     Ok(ExitCode::SUCCESS)
+}
+
+fn source(args: &ServeArgs) -> anyhow::Result<Source> {
+    let Some(path) = &args.fixture else { return Ok(Source::Store { demo: !args.no_demo }) };
+    let shown = path.display();
+    let read = if path.as_os_str() == "-" {
+        std::io::read_to_string(std::io::stdin())
+    } else {
+        std::fs::read_to_string(path)
+    };
+    let text = read.map_err(|error| {
+        ConfigError::new(format!("--fixture must name a file that can be read; {shown}: {error}"))
+    })?;
+    let fixture = Fixture::parse(&text)
+        .map_err(|fault| ConfigError::new(format!("the fixture {shown}: {fault}")))?;
+    Ok(Source::Fixture(Box::new(fixture)))
 }
 
 fn block_on<T>(work: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<T> {
@@ -124,6 +146,24 @@ async fn print_new_token(settings: &Settings, args: cli::NewTokenArgs) -> anyhow
     let created = create_token(&store, named, &scope, &settings.limits, "token create").await?;
     store.close().await;
     println!("{}", created.secret.expose());
+    Ok(())
+}
+
+/// Neither have the settings a say here, nor is there a store.
+#[expect(clippy::print_stdout, reason = "this is the answer")]
+fn print_evaluation(args: &EvaluateArgs) -> anyhow::Result<()> {
+    let mut bytes = Vec::new();
+    let name = if args.context.as_os_str() == "-" {
+        std::io::stdin().read_to_end(&mut bytes).context("cannot read standard input")?;
+        "standard input".to_owned()
+    } else {
+        let name = args.context.display().to_string();
+        bytes = std::fs::read(&args.context).with_context(|| format!("cannot read {name}"))?;
+        name
+    };
+    let context = EvaluationContext::from_json(&bytes);
+    let answer = context.with_context(|| format!("cannot evaluate {name}"))?.answer();
+    println!("{}", serde_json::to_string_pretty(&answer)?);
     Ok(())
 }
 

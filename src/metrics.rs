@@ -4,7 +4,7 @@
 //! few values: no client, address or environment is one.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use dashmap::DashMap;
 use metrics::{Counter, Gauge, Histogram, Key, KeyName, Label, Level, Metadata, Recorder, Unit};
@@ -15,6 +15,10 @@ use metrics_exporter_prometheus::{
 /// Bounds of request durations, in seconds: those that OpenTelemetry recommends for HTTP.
 const REQUEST_BOUNDS: [f64; 14] =
     [0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0];
+
+/// Bounds of the time to evaluate the flags of one person: microseconds, or something is wrong.
+const EVALUATION_BOUNDS: [f64; 9] =
+    [0.000_001, 0.000_002_5, 0.000_005, 0.000_01, 0.000_025, 0.000_1, 0.001, 0.01, 0.1];
 
 /// Bounds of the time from commit to ping: the promise is a moment, so the fine part is small.
 const PING_BOUNDS: [f64; 12] =
@@ -294,6 +298,22 @@ pub struct AnalyticsMetrics {
     pub dropped: Counter,
 }
 
+/// What evaluating flags for single people measures.
+#[derive(Clone, Debug)]
+pub struct EvaluationMetrics {
+    metrics: Metrics,
+    /// In Flagsmith's dialect.
+    pub flagsmith: Evaluated,
+    /// In OFREP's.
+    pub ofrep: Evaluated,
+    /// Evaluations without what is kept of an identity: the store did not answer.
+    pub without_store: Counter,
+}
+
+/// Evaluations of a dialect.
+#[derive(Clone, Debug)]
+pub struct Evaluated(Histogram);
+
 /// What TLS measures.
 #[derive(Clone, Debug)]
 pub struct TlsMetrics {
@@ -338,6 +358,7 @@ impl Metrics {
         let builder = bounds(builder, "flagcast_fan_out_seconds", &FAN_OUT_BOUNDS);
         let builder = bounds(builder, "flagcast_shard_turn_seconds", &TURN_BOUNDS);
         let builder = bounds(builder, "flagcast_purge_duration_seconds", &PING_BOUNDS);
+        let builder = bounds(builder, "flagcast_evaluation_seconds", &EVALUATION_BOUNDS);
         let builder = bounds(builder, "flagcast_canary_arrival_seconds", &ARRIVAL_BOUNDS);
         let builder = bounds(builder, "flagcast_canary_refetch_seconds", &ARRIVAL_BOUNDS);
         let recorder = builder.build_recorder();
@@ -471,6 +492,21 @@ impl Metrics {
         }
     }
 
+    /// Handles for evaluating flags.
+    #[must_use]
+    pub fn evaluation(&self) -> EvaluationMetrics {
+        let evaluated = |dialect: &str| {
+            let dialect = [("dialect", dialect.to_owned())];
+            Evaluated(self.histogram("flagcast_evaluation_seconds", &dialect))
+        };
+        EvaluationMetrics {
+            metrics: self.clone(),
+            flagsmith: evaluated("flagsmith"),
+            ofrep: evaluated("ofrep"),
+            without_store: self.counter("flagcast_evaluations_without_store_total", &[]),
+        }
+    }
+
     /// Handles for TLS.
     #[must_use]
     pub fn tls(&self) -> TlsMetrics {
@@ -542,6 +578,23 @@ impl RequestMetrics {
     }
 }
 
+impl EvaluationMetrics {
+    /// Counts that a limit of the settings took effect.
+    pub fn limit_hit(&self, limit: &'static str) {
+        self.metrics.limit_hit(limit);
+    }
+}
+
+impl Evaluated {
+    /// Evaluates, and records how long it took.
+    pub fn time<T>(&self, evaluate: impl FnOnce() -> T) -> T {
+        let began = Instant::now();
+        let evaluated = evaluate();
+        self.0.record(began.elapsed());
+        evaluated
+    }
+}
+
 impl StreamMetrics {
     /// Counts the end of a stream.
     pub fn ended(&self, end: StreamEnd) {
@@ -554,7 +607,7 @@ impl StreamMetrics {
     }
 }
 
-const COUNTERS: [(&str, Option<Unit>, &str); 22] = [
+const COUNTERS: [(&str, Option<Unit>, &str); 23] = [
     ("flagcast_pings_total", None, "Changes told to the subscribers of an environment."),
     ("flagcast_echoes_total", None, "Second pings of a change."),
     ("flagcast_ping_frames_total", None, "Ping frames handed to connections."),
@@ -573,6 +626,11 @@ const COUNTERS: [(&str, Option<Unit>, &str); 22] = [
     ("flagcast_canary_stream_ends_total", None, "Streams of the canary that ended, by how."),
     ("flagcast_evaluations_total", None, "Flag evaluations that SDKs reported."),
     ("flagcast_evaluations_dropped_total", None, "Reported evaluations that were not kept."),
+    (
+        "flagcast_evaluations_without_store_total",
+        None,
+        "Evaluations without the traits that are kept: the store did not answer in time.",
+    ),
     ("flagcast_connections_total", None, "Connections accepted."),
     ("flagcast_connection_errors_total", None, "Connections that ended with an error."),
     ("flagcast_tls_reloads_total", None, "Changes of the TLS files, by what became of them."),
@@ -592,7 +650,7 @@ const GAUGES: [(&str, Option<Unit>, &str); 10] = [
     ("flagcast_build_info", None, "Always 1; the labels tell the version."),
 ];
 
-const HISTOGRAMS: [(&str, Option<Unit>, &str); 7] = [
+const HISTOGRAMS: [(&str, Option<Unit>, &str); 8] = [
     ("flagcast_change_to_ping_seconds", Some(Unit::Seconds), "From commit to ping."),
     (
         "flagcast_fan_out_seconds",
@@ -609,6 +667,11 @@ const HISTOGRAMS: [(&str, Option<Unit>, &str); 7] = [
         "flagcast_purge_duration_seconds",
         Some(Unit::Seconds),
         "Purges of caches before a ping or its echo, by outcome.",
+    ),
+    (
+        "flagcast_evaluation_seconds",
+        Some(Unit::Seconds),
+        "Evaluating the flags of one person, by dialect.",
     ),
     ("flagcast_shard_turn_seconds", Some(Unit::Seconds), "Work of a shard between two polls."),
     (

@@ -14,6 +14,11 @@ use flagsmith_flag_engine::engine_eval::EngineEvaluationContext;
 use proptest::prelude::*;
 use serde_json::{Value as Json, json};
 
+/// The fuzz targets' drivers, so that they are built and run with the other tests.
+#[allow(unreachable_pub, reason = "there it is a library")]
+#[path = "fuzz/src/lib.rs"]
+mod driven;
+
 const FEATURES: [&str; 5] = ["alpha", "beta", "gamma", "delta", "dark-mode"];
 const TRAITS: [&str; 4] = ["plan", "age", "score", "vip"];
 
@@ -278,6 +283,65 @@ proptest! {
     #[test]
     fn whatever_the_context_both_give_the_same(context in context()) {
         prop_assert_eq!(ours(&context), theirs(&context), "{}", context);
+    }
+
+    #[test]
+    fn bytes_that_are_nearly_a_context_do_no_harm(
+        context in context(), cut in any::<prop::sample::Index>(), byte in any::<u8>(),
+    ) {
+        let mut bytes = context.to_string().into_bytes();
+        driven::context(&bytes);
+        let place = cut.index(bytes.len());
+        bytes[place] = byte;
+        driven::context(&bytes);
+    }
+
+    #[test]
+    fn any_text_is_a_condition_that_does_no_harm(
+        head in "[ -~]{2}", property in "(\\$\\.)?\\PC{0,20}", value in "\\PC{0,20}", known in scalar(),
+    ) {
+        driven::condition(format!("{head}\n{property}\n{value}\n{known}").as_bytes());
+    }
+}
+
+/// Paths and patterns that could keep a reader busy, or take all of its stack. Those that people write
+/// are refused; these come in a context that nobody checked.
+#[test]
+fn hostile_conditions_do_not_stall() {
+    let nested = |open: &str, times: usize| format!("$.flags[?{}@.a]", open.repeat(times));
+    let paths = [
+        nested("(", 200),
+        nested("!(", 100),
+        nested("length(", 60),
+        nested("@[?", 60),
+        format!("$.{}", "..*".repeat(20)),
+        format!("$.{}*", "*..".repeat(20)),
+        format!("$.a{}", "[*]".repeat(2000)),
+        format!("$.{}", "a.".repeat(50_000)),
+    ];
+    // The first sign of each chooses the operator.
+    let values = [
+        ('\u{9}', "(".repeat(1000)),
+        ('\u{9}', format!("a{}", "{1000}".repeat(10))),
+        ('\u{9}', "(?:\\PL{50}){50}".to_owned()),
+        ('\u{8}', ",".repeat(1_000_000)),
+        ('\u{8}', "[".repeat(100_000)),
+        ('\u{b}', "1e308|1e-308".to_owned()),
+        ('\u{b}', "NaN|NaN".to_owned()),
+        ('\u{18}', "NaN".to_owned()),
+    ];
+    let paths = paths.map(|path| format!("\0\0\n{path}\n1\n1"));
+    let values = values.map(|(operator, value)| format!("{operator}\0\nplan\n{value}\n1"));
+    for input in paths.into_iter().chain(values) {
+        let shown: String = input.chars().take(60).collect();
+        let (done, wait) = std::sync::mpsc::channel();
+        // A run that never ends is left behind; the test program ends it.
+        std::thread::spawn(move || {
+            driven::condition(input.as_bytes());
+            done.send(()).unwrap();
+        });
+        let ended = wait.recv_timeout(std::time::Duration::from_mins(1));
+        assert!(ended.is_ok(), "does not end, or fails: {shown:?}");
     }
 }
 

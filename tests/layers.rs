@@ -19,6 +19,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("probe", &["outbound", "shutdown"]),
     ("store", &["model", "config"]),
     ("evaluation", &["model"]),
+    ("fixture", &["model", "evaluation"]),
     ("flagset", &["model", "metrics", "store", "evaluation"]),
     ("places", &["metrics"]),
     ("stream", &["model", "metrics", "places", "shutdown"]),
@@ -39,7 +40,10 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("cdn", &["model", "config", "metrics", "outbound", "shutdown", "probe", "flagset"]),
     (
         "app",
-        &["model", "config", "metrics", "shutdown", "store", "flagset", "stream", "cdn", "http"],
+        &[
+            "model", "config", "metrics", "shutdown", "store", "fixture", "flagset", "stream",
+            "cdn", "http",
+        ],
     ),
 ];
 

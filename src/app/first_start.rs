@@ -63,6 +63,21 @@ pub(super) async fn prepare(
     Ok(())
 }
 
+/// Makes sure that the configured token exists, and no other.
+pub(super) async fn know_token(store: &Store, settings: &Settings) -> anyhow::Result<()> {
+    let chosen = &settings.auth.bootstrap_token;
+    if chosen.is_empty() {
+        return Ok(());
+    }
+    let (hash, scope) = (digest(chosen.expose()), Scope::default());
+    let mut change = store.change(origin("serve --fixture")).await?;
+    let token = NewToken { name: "bootstrap", role: Role::Admin, scope: &scope, hash: &hash };
+    change.create_token(&token, &settings.limits).await?;
+    change.seal().await?;
+    change.commit().await?;
+    Ok(())
+}
+
 /// Makes a management token.
 pub async fn create_token(
     store: &Store,

@@ -113,3 +113,83 @@ impl Checker<'_> {
 fn wrong(field: &'static str, rule: impl fmt::Display) -> Wrong {
     Wrong { field, rule: rule.to_string() }
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    const LIMITS: RuleLimits = RuleLimits { conditions: 4, value_bytes: 1000 };
+
+    fn fault(rules: serde_json::Value) -> Option<Fault> {
+        let rules: Vec<Rule> = serde_json::from_value(rules).unwrap();
+        check_rules(&rules, &LIMITS).err()
+    }
+
+    fn nested(depth: usize) -> Rule {
+        let text = r#"{"type":"ANY","conditions":[{"property":"a","operator":"IS_SET"}]}"#;
+        let mut rule: Rule = serde_json::from_str(text).unwrap();
+        for _ in 1..depth {
+            let rules = vec![rule];
+            rule = Rule { kind: crate::model::RuleKind::All, conditions: Vec::new(), rules };
+        }
+        rule
+    }
+
+    #[test]
+    fn a_fault_says_where_it_is() {
+        let good = json!({"property": "a", "operator": "IS_SET"});
+        let bad = json!({"property": "a", "operator": "IS_SET", "value": "x"});
+        let rules = json!([{"type": "ALL", "rules": [
+            {"type": "ANY", "conditions": [good]},
+            {"type": "NONE", "conditions": [good, bad]},
+        ]}]);
+        let fault = fault(rules).unwrap();
+        assert_eq!(fault.path, "rules[0].rules[1].conditions[1].value");
+        assert!(fault.to_string().starts_with("`rules[0].rules[1].conditions[1].value`: IS_SET"));
+    }
+
+    #[test]
+    fn conditions_are_counted_in_all_rules_and_none_is_empty() {
+        let good = json!({"property": "a", "operator": "IS_SET"});
+        let rule = |rules| json!({"type": "ALL", "conditions": [good, good], "rules": rules});
+        assert_eq!(fault(json!([rule(json!([])), rule(json!([]))])), None);
+        let many = json!([rule(json!([rule(json!([rule(json!([]))]))]))]);
+        assert_eq!(fault(many).unwrap().path, "rules[0].rules[0].rules[0].conditions");
+        assert_eq!(fault(json!([])), None);
+        assert_eq!(
+            fault(json!([rule(json!([{"type": "NONE"}]))])).unwrap().path,
+            "rules[0].rules[0]"
+        );
+    }
+
+    #[test]
+    fn a_tree_ends_before_the_stack() {
+        assert_eq!(check_rules(&[nested(DEPTH_MAX)], &LIMITS), Ok(()));
+        let fault = check_rules(&[nested(100)], &LIMITS).unwrap_err();
+        assert_eq!(fault.path, format!("rules[0]{}", ".rules[0]".repeat(DEPTH_MAX)));
+        assert!(fault.rule.contains("10 deep"), "{}", fault.rule);
+    }
+
+    #[test]
+    fn lists_are_kept_as_text_at_any_depth() {
+        let listed = json!({"property": "a", "operator": "IN", "value": "[\"x\",1]"});
+        let rules = json!([{"type": "ALL", "conditions": [listed], "rules": [
+            {"type": "ALL", "conditions": [listed]},
+        ]}]);
+        let kept = rules_to_keep(serde_json::from_value(rules).unwrap());
+        assert_eq!(kept[0].conditions[0].value, "x,1");
+        assert_eq!(kept[0].rules[0].conditions[0].value, "x,1");
+    }
+
+    #[test]
+    fn flags_that_rules_read_are_found_at_any_depth() {
+        let reads = |path: &str| json!({"property": path, "operator": "EQUAL", "value": "true"});
+        let rules = json!([{"type": "ALL", "conditions": [reads("$.flags['a-b'].enabled")], "rules": [
+            {"type": "ALL", "conditions": [reads("$.flags.c.value"), reads("d")]},
+        ]}]);
+        let read = features_read(&serde_json::from_value::<Vec<Rule>>(rules).unwrap());
+        assert_eq!(read.into_iter().collect::<Vec<_>>(), ["a-b", "c"]);
+    }
+}

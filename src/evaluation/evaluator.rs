@@ -3,6 +3,8 @@
 use std::borrow::Cow;
 use std::collections::{HashMap, HashSet};
 
+use serde_json::Value as Json;
+
 use super::context::{Context, FeatureContext, RuleContext};
 use super::hash::bucket;
 use super::outcome::{CONTROL, Cause, Evaluation, Outcome, Subject};
@@ -79,6 +81,8 @@ pub(super) struct State {
     pub(super) ends: Vec<f64>,
     /// The smaller, the stronger.
     pub(super) priority: f64,
+    /// Told back as it came.
+    pub(super) metadata: Option<Json>,
 }
 
 impl Evaluator {
@@ -137,6 +141,11 @@ impl Evaluator {
             }
             (_, None) => None,
         }
+    }
+
+    /// The state that an outcome is of: states are numbered in the order of their outcomes.
+    pub(super) fn state_of(&self, number: u32) -> &State {
+        &self.states[self.states.partition_point(|state| state.first <= number) - 1]
     }
 
     /// What a run gives, and over it what this identity has of its own.
@@ -251,6 +260,7 @@ impl Compiler<'_> {
             first: numbered(self.outcomes.len()),
             ends: ends.collect(),
             priority: priority(known.priority),
+            metadata: known.metadata.clone(),
         });
         let plain = Outcome {
             feature,

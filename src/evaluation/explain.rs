@@ -160,9 +160,7 @@ impl Evaluator {
 
     /// The split of the state that an outcome is of, if it has one and somebody was in it.
     fn explained_split(&self, number: u32, key: Option<&str>) -> Option<ExplainedSplit> {
-        // States are numbered in the order of their outcomes.
-        let place = self.states.partition_point(|state| state.first <= number).checked_sub(1)?;
-        let state = &self.states[place];
+        let state = self.state_of(number);
         let bucket = state.bucket(key)?;
         let mut from = 0.0;
         let variants = (state.first + 2..).zip(&state.ends).map(|(number, end)| {

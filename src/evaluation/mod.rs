@@ -5,16 +5,19 @@
 //! bytes that were rendered once. The answers are those of Flagsmith's engines, which SDKs run by
 //! themselves on the same document.
 
+mod answer;
 mod check;
 mod context;
 mod evaluator;
 mod explain;
 mod hash;
 mod outcome;
+mod portable;
 mod property;
 mod run;
 mod test;
 
+pub use answer::{Answer, AnsweredFlag, AnsweredSegment, ContextError};
 pub use check::{
     Circle, Fault, RuleLimits, check_dependencies, check_rules, features_read, rules_to_keep,
 };
@@ -29,3 +32,4 @@ pub use explain::{
 };
 pub use hash::bucket;
 pub use outcome::{CIRCULAR_REASON, Cause, Evaluation, Outcome, Subject};
+pub use portable::portable;

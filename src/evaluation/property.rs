@@ -6,6 +6,9 @@ use jsonpath_rust::parser::parse_json_path;
 
 use super::context::FeatureContext;
 
+/// Longest path that is followed; its parser goes as deep as the path is nested.
+const PATH_BYTES_MAX: usize = 500;
+
 /// Where a condition's value comes from. `trait_name` is what else the text may mean.
 #[derive(Debug)]
 pub(super) enum Property {
@@ -64,6 +67,7 @@ impl Property {
             Some(["flags", name, field]) if FlagField::parse(field).is_some() => {
                 Self::flag(name, FlagField::parse(field), trait_name, features)
             }
+            _ if !is_bounded(text) => Self::Trait(trait_name),
             _ => match parse_json_path(text) {
                 Ok(query) => Self::Path { query: Box::new(query), trait_name },
                 Err(_) => Self::Trait(trait_name),
@@ -93,6 +97,19 @@ impl FlagField {
             _ => None,
         }
     }
+}
+
+/// Whether a path is read and followed in a time that its context bounds. Steps to all descendants,
+/// filters and lists of selectors multiply, and the parser tries each parenthesis in several ways, those
+/// within included. Such paths are refused when they are written; this is for contexts that nobody
+/// checked.
+fn is_bounded(path: &str) -> bool {
+    let at_most = |most: usize, sign: &str| path.matches(sign).count() <= most;
+    path.len() <= PATH_BYTES_MAX
+        && at_most(1, "..")
+        && at_most(1, "?")
+        && at_most(3, "(")
+        && at_most(3, ",")
 }
 
 /// The names in a path that has nothing else: `flags.banner.enabled`, `flags['dark-mode'].enabled`.
@@ -148,6 +165,23 @@ mod tests {
             ("", None),
         ] {
             assert_eq!(member_names(path), names, "{path}");
+        }
+    }
+
+    #[test]
+    fn a_path_that_multiplies_is_taken_for_a_name() {
+        let features = IndexMap::new();
+        let is_path =
+            |path: &str| matches!(Property::parse(path, &features), Property::Path { .. });
+        assert!(is_path("$.features[?length(@.name) > 3].value"));
+        assert!(is_path("$..plan"));
+        for path in [
+            "$..*..a".to_owned(),
+            format!("$.a[?{}@.a{} > 1]", "length(".repeat(60), ")".repeat(60)),
+            format!("$.features.a.metadata{}", "[*,*]".repeat(50)),
+            format!("$.a{}", "[*]".repeat(200)),
+        ] {
+            assert!(!is_path(&path), "{path}");
         }
     }
 }

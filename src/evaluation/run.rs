@@ -17,8 +17,12 @@ use super::property::{FlagField, Property};
 use super::test::{Test, shown};
 use crate::model::{RuleKind, Scalar};
 
+/// Flags that may rest on each other in a chain; a longer one is taken for a circle. Fewer are let in
+/// when they are written: this is for contexts that nobody checked, so that none exhausts the stack.
+const CHAIN_MAX: usize = 16;
+
 /// An evaluation under way.
-pub(super) struct Run<'e, 's> {
+pub(super) struct Run<'e: 's, 's> {
     evaluator: &'e Evaluator,
     subject: Subject<'s>,
     key: Option<&'s str>,
@@ -151,8 +155,8 @@ impl<'e, 's> Run<'e, 's> {
         }
     }
 
-    /// What a condition looks at; null is nothing.
-    fn value(&mut self, property: &Property) -> Option<Cow<'e, Scalar>> {
+    /// What a condition looks at; null is nothing. Traits and flags are lent, for conditions are many.
+    fn value(&mut self, property: &Property) -> Option<Cow<'s, Scalar>> {
         let text = |text: &str| Some(Cow::Owned(Scalar::Text(text.to_owned())));
         let environment = &self.evaluator.context.environment;
         match property {
@@ -180,27 +184,30 @@ impl<'e, 's> Run<'e, 's> {
         }
     }
 
-    fn trait_of(&self, name: &str) -> Option<Cow<'e, Scalar>> {
+    fn trait_of(&self, name: &str) -> Option<Cow<'s, Scalar>> {
         let value = self.subject.traits.get(name).filter(|value| **value != Scalar::Null)?;
-        Some(Cow::Owned(value.clone()))
+        Some(Cow::Borrowed(value))
     }
 
     /// A field of another flag, which is decided now if it was not yet.
-    fn flag(&mut self, place: usize, field: FlagField) -> Option<Cow<'e, Scalar>> {
+    fn flag(&mut self, place: usize, field: FlagField) -> Option<Cow<'s, Scalar>> {
         if self.read[place].is_none() {
             self.read_flag(place);
         }
-        let outcome = &self.evaluator.outcomes()[self.read[place]? as usize];
-        let value = match field {
-            FlagField::Enabled => Scalar::Bool(outcome.enabled),
-            FlagField::Value => outcome.value.clone(),
-            FlagField::Variant => Scalar::Text(outcome.variant.clone()?),
-        };
-        Some(value).filter(|value| *value != Scalar::Null).map(Cow::Owned)
+        let outcomes: &'e [_] = self.evaluator.outcomes();
+        let outcome = &outcomes[self.read[place]? as usize];
+        match field {
+            FlagField::Enabled => Some(Cow::Owned(Scalar::Bool(outcome.enabled))),
+            FlagField::Value => {
+                Some(&outcome.value).filter(|value| **value != Scalar::Null).map(Cow::Borrowed)
+            }
+            FlagField::Variant => Some(Cow::Owned(Scalar::Text(outcome.variant.clone()?))),
+        }
     }
 
     fn read_flag(&mut self, place: usize) {
         let circle = self.deciding.iter().position(|one| *one == place);
+        let circle = circle.or((self.deciding.len() == CHAIN_MAX).then_some(0));
         if let Some(start) = circle {
             self.circular.extend(&self.deciding[start..]);
         }

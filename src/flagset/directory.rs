@@ -5,6 +5,7 @@
 
 use dashmap::DashMap;
 
+use super::set::View;
 use crate::model::{ClientKey, EnvironmentId, EnvironmentKind, SERVER_KEY_PREFIX};
 use crate::store::keys::{DigestBytes, digest_bytes, parse_digest};
 use crate::store::{DirectoryEntry, Store, StoreError};
@@ -20,6 +21,14 @@ pub struct Known {
     pub client_key: ClientKey,
     /// Whether the key was a server key.
     pub by_server_key: bool,
+}
+
+impl Known {
+    /// What the key lets its holder see.
+    #[must_use]
+    pub fn view(&self) -> View {
+        if self.by_server_key { View::Server } else { View::Client }
+    }
 }
 
 /// All keys of all environments. An environment that nobody uses costs little more than its entries
@@ -117,7 +126,7 @@ impl Directory {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::flagset::flagsmith::tests::state;
+    use crate::flagset::sample::state;
     use crate::store::keys::digest;
 
     fn entry(server_keys: &[&str]) -> DirectoryEntry {

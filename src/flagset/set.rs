@@ -1,12 +1,16 @@
 //! The flag set of one revision: every body that clients share, and the headers that go with them.
 
+use std::ops::Range;
+
 use bytes::Bytes;
 use http::HeaderValue;
 use serde_json::{Map, Value as Json, json};
 
 use super::body::Body;
-use super::flagsmith;
-use crate::model::{ClientKey, EnvironmentState, Stamp};
+use super::document::environment_document;
+use super::flagsmith::{self, List};
+use super::personal::Personal;
+use crate::model::{ClientKey, EnvironmentSettings, EnvironmentState, Stamp};
 
 /// Everything that is served of an environment at one revision. It never changes.
 #[derive(Debug)]
@@ -19,14 +23,34 @@ pub struct FlagSet {
     pub updated_at: HeaderValue,
     /// By which caches are purged of what they hold of this environment's flags.
     pub surrogate_key: HeaderValue,
-    /// Our own shape.
+    /// Our own shape, as everybody may see it.
     pub sdk: Body,
-    /// Flagsmith's flag list.
-    pub flags: Body,
     /// Flagsmith's environment document.
     pub document: Body,
-    /// Where each flag lies in the plain flag list, by lower-cased key.
-    singled: Vec<(String, std::ops::Range<usize>)>,
+    /// What single people get.
+    pub personal: Personal,
+    /// What doors must know of the environment.
+    pub settings: EnvironmentSettings,
+    /// Flagsmith's flag list, as everybody may see it.
+    flags: FlagList,
+    /// The same for those with a server key, if that is more.
+    server_flags: Option<FlagList>,
+}
+
+/// Who looks at flags: client keys are public.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum View {
+    /// Anybody.
+    Client,
+    /// Who has a server key.
+    Server,
+}
+
+#[derive(Debug)]
+struct FlagList {
+    body: Body,
+    /// Where each flag lies in the plain list, by lower-cased key.
+    ranges: Vec<(String, Range<usize>)>,
 }
 
 /// One flag of Flagsmith's list, as bytes of the shared body.
@@ -39,31 +63,63 @@ impl FlagSet {
     pub fn render(state: &EnvironmentState) -> Self {
         let stamp = state.environment.stamp;
         let client_key = &state.environment.client_key;
-        let (flags, singled) = flagsmith::flag_list(state);
+        let heads = flagsmith::heads(state);
+        let has_more = state.flags.iter().any(|flag| flag.feature.server_key_only);
+        let flags = |view| FlagList::of(flagsmith::flag_list(state, &heads, view));
         Self {
             stamp,
             etag: header(format!("W/\"{client_key}.{}\"", stamp.revision)),
             updated_at: header(stamp.updated_at.to_string()),
             surrogate_key: header(surrogate_key(client_key)),
             sdk: Body::new(sdk_flags(state)),
-            flags: Body::new(flags),
-            document: Body::new(flagsmith::environment_document(state).to_string()),
-            singled,
+            flags: flags(View::Client),
+            server_flags: has_more.then(|| flags(View::Server)),
+            document: Body::new(environment_document(state).to_string()),
+            settings: state.environment.settings,
+            personal: Personal::new(state, heads),
         }
+    }
+
+    /// Flagsmith's flag list.
+    #[must_use]
+    pub fn flags(&self, view: View) -> &Body {
+        &self.list(view).body
     }
 
     /// The single flag `key` of Flagsmith's list.
     #[must_use]
-    pub fn single(&self, key: &str) -> Option<Singled> {
+    pub fn single(&self, view: View, key: &str) -> Option<Singled> {
         let folded = key.to_ascii_lowercase();
-        let (_, range) = self.singled.iter().find(|(key, _)| *key == folded)?;
-        Some(Singled(self.flags.plain().slice(range.clone())))
+        let list = self.list(view);
+        let (_, range) = list.ranges.iter().find(|(key, _)| *key == folded)?;
+        Some(Singled(list.body.plain().slice(range.clone())))
     }
 
-    /// Memory that it may come to hold.
+    fn list(&self, view: View) -> &FlagList {
+        match &self.server_flags {
+            Some(flags) if view == View::Server => flags,
+            _ => &self.flags,
+        }
+    }
+
+    /// Memory that it may come to hold. A compiled evaluator is about as large as the document, which
+    /// says the same.
     #[must_use]
     pub fn weight(&self) -> usize {
-        self.sdk.weight() + self.flags.weight() + self.document.weight() + 64 * self.singled.len()
+        let lists = [Some(&self.flags), self.server_flags.as_ref()];
+        let lists: usize = lists.into_iter().flatten().map(FlagList::weight).sum();
+        let evaluator = self.document.plain().len();
+        self.sdk.weight() + lists + self.document.weight() + evaluator + self.personal.weight()
+    }
+}
+
+impl FlagList {
+    fn of(list: List) -> Self {
+        Self { body: Body::new(list.text), ranges: list.ranges }
+    }
+
+    fn weight(&self) -> usize {
+        self.body.weight() + 64 * self.ranges.len()
     }
 }
 
@@ -82,6 +138,7 @@ fn sdk_flags(state: &EnvironmentState) -> String {
     let flags: Map<String, Json> = state
         .flags
         .iter()
+        .filter(|flag| !flag.feature.server_key_only)
         .map(|flag| {
             let shown = json!({ "enabled": flag.enabled, "value": flag.value });
             (flag.feature.key.clone(), shown)
@@ -99,7 +156,12 @@ fn sdk_flags(state: &EnvironmentState) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::flagset::flagsmith::tests::state;
+    use crate::flagset::sample::{state, targeted};
+
+    fn names(list: &Bytes) -> Vec<String> {
+        let list: Vec<Json> = serde_json::from_slice(list).unwrap();
+        list.iter().map(|flag| flag["feature"]["name"].as_str().unwrap().to_owned()).collect()
+    }
 
     #[test]
     fn our_shape_is_the_contract() {
@@ -115,12 +177,70 @@ mod tests {
     #[test]
     fn a_single_flag_is_a_part_of_the_list() {
         let set = FlagSet::render(&state());
-        let Singled(bytes) = set.single("limit").unwrap();
+        let Singled(bytes) = set.single(View::Client, "limit").unwrap();
         let flag: Json = serde_json::from_slice(&bytes).unwrap();
         assert_eq!(flag["feature"]["name"], "Limit");
         assert_eq!(flag["feature_state_value"], 7);
-        let list: Json = serde_json::from_slice(set.flags.plain()).unwrap();
+        let list: Json = serde_json::from_slice(set.flags(View::Client).plain()).unwrap();
         assert_eq!(list[1], flag);
-        assert_eq!(set.single("nothing"), None);
+        assert_eq!(set.single(View::Client, "nothing"), None);
+    }
+
+    #[test]
+    fn what_only_server_keys_may_see_is_in_no_public_list() {
+        let set = FlagSet::render(&targeted());
+        let public = ["dark-mode", "Limit", "colour", "banner"];
+        assert_eq!(names(set.flags(View::Client).plain()), public);
+        assert_eq!(names(set.flags(View::Server).plain())[4], "secret");
+        assert!(set.single(View::Client, "secret").is_none());
+        assert!(set.single(View::Server, "secret").is_some());
+        let sdk: Json = serde_json::from_slice(set.sdk.plain()).unwrap();
+        assert_eq!(sdk["flags"].as_object().unwrap().keys().collect::<Vec<_>>(), public);
+        // Without such flags there is one list for all.
+        assert!(FlagSet::render(&state()).server_flags.is_none());
+    }
+
+    #[test]
+    fn what_is_off_can_be_hidden_from_lists() {
+        let mut state = targeted();
+        state.environment.settings.hide_disabled_flags = true;
+        let set = FlagSet::render(&state);
+        for view in [View::Client, View::Server] {
+            assert!(!names(set.flags(view).plain()).contains(&"Limit".to_owned()), "{view:?}");
+            assert!(set.single(view, "Limit").is_none());
+        }
+        let sdk: Json = serde_json::from_slice(set.sdk.plain()).unwrap();
+        assert!(sdk["flags"]["Limit"].is_object(), "our own shape tells what is off");
+        let document: Json = serde_json::from_slice(set.document.plain()).unwrap();
+        assert_eq!(document["feature_states"].as_array().unwrap().len(), 5);
+    }
+
+    #[test]
+    fn what_is_sensitive_can_be_hidden() {
+        let mut state = targeted();
+        let flag = |state: &EnvironmentState| -> Json {
+            let Singled(bytes) = FlagSet::render(state).single(View::Client, "colour").unwrap();
+            serde_json::from_slice(&bytes).unwrap()
+        };
+        let open = flag(&state);
+        assert_eq!((&open["id"], &open["environment"]), (&json!(109), &json!(3)));
+        assert_eq!(open["feature"]["type"], "MULTIVARIATE");
+        assert_eq!(open["feature_state_value"], "grey", "shares are for identities");
+        state.environment.settings.hide_sensitive_data = true;
+        let hidden = flag(&state);
+        for pointer in [
+            "/id",
+            "/environment",
+            "/identity",
+            "/feature_segment",
+            "/feature/created_date",
+            "/feature/description",
+            "/feature/initial_value",
+            "/feature/default_enabled",
+        ] {
+            assert_eq!(hidden.pointer(pointer), Some(&Json::Null), "{pointer}");
+        }
+        assert_eq!(hidden["feature"]["id"], 9);
+        assert_eq!(hidden["feature_state_value"], "grey");
     }
 }

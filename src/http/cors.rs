@@ -12,11 +12,11 @@ use http::header::{
 };
 use http::{HeaderMap, HeaderValue, Method, StatusCode};
 
-/// What Flagsmith's SDKs and the usual instrumentation send.
+/// What Flagsmith's SDKs, `OpenFeature`'s providers and the usual instrumentation send.
 const ALLOWED_HEADERS: &str = "accept, authorization, baggage, cache-control, content-type, \
     flagsmith-application-name, flagsmith-application-version, flagsmith-sdk-user-agent, \
     if-none-match, last-event-id, origin, sentry-trace, traceparent, tracestate, user-agent, \
-    x-csrftoken, x-environment-key, x-requested-with";
+    x-api-key, x-csrftoken, x-environment-key, x-requested-with";
 
 /// Without these, browsers' SDKs see no instant and refetch at every ping.
 const EXPOSED_HEADERS: &str = "x-flagsmith-document-updated-at, etag, retry-after";

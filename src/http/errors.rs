@@ -74,6 +74,12 @@ impl Problem {
         Self::new(StatusCode::FORBIDDEN, "outside_scope", detail)
     }
 
+    pub(super) fn read_only() -> Self {
+        let detail = "this gateway serves a fixture (`serve --fixture`), which only its file changes; \
+            change the file and start it again";
+        Self::new(StatusCode::FORBIDDEN, "read_only", detail)
+    }
+
     pub(super) fn not_found(detail: impl Into<String>) -> Self {
         Self::new(StatusCode::NOT_FOUND, "not_found", detail)
     }
@@ -99,11 +105,41 @@ impl Problem {
         Self::new(StatusCode::CONFLICT, "already_exists", detail)
     }
 
+    /// Flags that would depend on themselves, or on what is gone.
+    pub(super) fn flag_dependency(detail: String) -> Self {
+        Self::new(StatusCode::CONFLICT, "flag_dependency", detail)
+    }
+
     pub(super) fn too_many_requests(wait: Duration) -> Self {
         let detail = "this token sends more than `limits.requests_per_second`";
-        let seconds = wait.as_secs() + 1;
-        let problem = Self::new(StatusCode::TOO_MANY_REQUESTS, "too_many_requests", detail);
-        Self { retry_after: Some(seconds), ..problem }
+        Self::new(StatusCode::TOO_MANY_REQUESTS, "too_many_requests", detail).after(wait)
+    }
+
+    pub(super) fn too_many_evaluations(wait: Duration) -> Self {
+        let detail = "this environment is asked for more than `limits.evaluations_per_second`";
+        Self::new(StatusCode::TOO_MANY_REQUESTS, "too_many_evaluations", detail).after(wait)
+    }
+
+    pub(super) fn key_missing() -> Self {
+        let detail = "send a key of the environment, its client key or a server key: \
+            `Authorization: Bearer …` or `X-API-Key: …`";
+        Self::new(StatusCode::UNAUTHORIZED, "key_missing", detail)
+    }
+
+    pub(super) fn key_unknown() -> Self {
+        let detail = "no environment has this key, or it was revoked; `GET /admin/v1/projects/…/\
+            environments/…` shows the client key";
+        Self::new(StatusCode::UNAUTHORIZED, "key_unknown", detail)
+    }
+
+    pub(super) fn push_only() -> Self {
+        let detail = "this environment only pings: its flags live in the system that announces it";
+        Self::new(StatusCode::FORBIDDEN, "push_only", detail)
+    }
+
+    /// With word to come back, in whole seconds, after `wait`.
+    fn after(self, wait: Duration) -> Self {
+        Self { retry_after: Some(wait.as_secs() + 1), ..self }
     }
 
     /// A fault of ours that no request should be able to cause.
@@ -123,6 +159,11 @@ impl Problem {
 
     pub(super) fn detail(&self) -> &str {
         &self.detail
+    }
+
+    /// Seconds after which to try again, if that may help.
+    pub(super) fn retry_after(&self) -> Option<u64> {
+        self.retry_after
     }
 }
 

@@ -2,7 +2,7 @@
 //!
 //! [`serve`] drives connections; [`Front`] takes their requests; `router` is the table of all routes; `errors` is the only place
 //! that turns a failure into a status. One file or folder per door: `sdk` (our reads), `flagsmith`
-//! (Flagsmith's reads), `client` (the browser client), `sse` (streams), `admin` (management), `dashboard` (the page), `ops`
+//! (Flagsmith's reads), `ofrep` (`OpenFeature`'s), `client` (the browser client), `sse` (streams), `admin` (management), `dashboard` (the page), `ops`
 //! (operators).
 
 pub mod admin;
@@ -14,11 +14,13 @@ mod dashboard;
 mod errors;
 mod flagsmith;
 mod front;
+mod given;
 mod handover;
 mod hops;
 mod http2;
 mod identity;
 mod listener;
+mod ofrep;
 mod ops;
 mod request;
 mod router;
@@ -32,6 +34,7 @@ pub use flagsmith::{Evaluations, Flagsmith};
 pub use front::Front;
 pub use hops::Hops;
 pub use listener::{Connections, Streams, bind, serve};
+pub use ofrep::Ofrep;
 pub use ops::Ops;
 pub use request::BodyLimits;
 pub use router::{Doors, operators_front, public_front};

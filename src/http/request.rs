@@ -59,9 +59,26 @@ impl BodyLimits {
 /// Reads a JSON object; an error names the field and what it should be.
 pub(super) fn parse_json<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Problem> {
     // serde would take a list for a structure, field by field.
-    let first = bytes.iter().find(|byte| !byte.is_ascii_whitespace());
-    if first == Some(&b'[') {
+    if begins_with(bytes, b'[') {
         return Err(Problem::invalid_field("the body must be a JSON object".to_owned()));
+    }
+    parse(bytes)
+}
+
+/// Reads a JSON list; an error names the field and what it should be.
+pub(super) fn parse_list<T: DeserializeOwned>(bytes: &[u8]) -> Result<Vec<T>, Problem> {
+    parse(bytes)
+}
+
+/// Whether the first byte that says something is `wanted`.
+pub(super) fn begins_with(bytes: &[u8], wanted: u8) -> bool {
+    bytes.iter().find(|byte| !byte.is_ascii_whitespace()) == Some(&wanted)
+}
+
+fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Problem> {
+    // Following the path costs as much as reading; only an error is worth it.
+    if let Ok(parsed) = serde_json::from_slice(bytes) {
+        return Ok(parsed);
     }
     let mut json = serde_json::Deserializer::from_slice(bytes);
     let parsed = serde_path_to_error::deserialize(&mut json).map_err(|error| {

@@ -6,14 +6,17 @@ use axum::Router;
 use axum::extract::{MatchedPath, Request, State};
 use axum::middleware::{Next, from_fn, from_fn_with_state};
 use axum::response::Response;
-use axum::routing::{get, post};
+use axum::routing::{get, post, put};
 use http::Method;
 
 use super::cors::open_to_browsers;
 use super::errors::Problem;
 use super::front::{Front, Straight, record};
 use super::request::BodyLimits;
-use super::{Admin, Flagsmith, Ops, Sdk, Sse, admin, client, dashboard, flagsmith, ops, sdk, sse};
+use super::{
+    Admin, Flagsmith, Ofrep, Ops, Sdk, Sse, admin, client, dashboard, flagsmith, ofrep, ops, sdk,
+    sse,
+};
 use crate::metrics::{Metrics, RequestMetrics};
 
 /// The read of our own clients.
@@ -35,6 +38,8 @@ pub struct Doors {
     pub sdk: Sdk,
     /// Flagsmith's reads.
     pub flagsmith: Flagsmith,
+    /// `OpenFeature`'s evaluations.
+    pub ofrep: Ofrep,
     /// Streams and announcements.
     pub sse: Sse,
     /// Management.
@@ -63,8 +68,16 @@ pub fn public_front(doors: Doors, metrics: &Metrics, limits: BodyLimits) -> Fron
         .route("/api/v1/identities", get(flagsmith::identity).post(flagsmith::identify))
         .route("/api/v1/environment-document/", get(flagsmith::document))
         .route("/api/v1/environment-document", get(flagsmith::document))
+        .route("/api/v1/traits/", post(flagsmith::set_trait))
+        .route("/api/v1/traits/bulk/", put(flagsmith::set_traits))
+        .route("/api/v1/traits/increment-value/", post(flagsmith::increment_trait))
         .route("/api/v1/analytics/flags/", post(flagsmith::analytics))
         .with_state(doors.flagsmith);
+    // Called by unmodified providers of OpenFeature.
+    let ofrep = Router::new()
+        .route("/ofrep/v1/evaluate/flags", post(ofrep::bulk))
+        .route("/ofrep/v1/evaluate/flags/{key}", post(ofrep::single))
+        .with_state(doors.ofrep);
     // Called by SDKs and browsers; `queue-change` by another system.
     let streams = Router::new()
         .route(STREAM_ROUTE, get(sse::flagsmith_stream))
@@ -73,6 +86,7 @@ pub fn public_front(doors: Doors, metrics: &Metrics, limits: BodyLimits) -> Fron
         .with_state(doors.sse);
     let open = sdk
         .merge(flagsmith)
+        .merge(ofrep)
         .merge(streams)
         // Before the layer, which must see the preflights of routes that know no OPTIONS.
         .method_not_allowed_fallback(wrong_method)

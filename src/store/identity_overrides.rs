@@ -37,11 +37,11 @@ impl Store {
             "SELECT i.id, i.uuid, i.identifier, i.created_at, o.id AS state_id, \
              o.uuid AS state_uuid, o.feature_id, o.enabled, o.value \
              FROM identity_overrides o JOIN identities i ON i.id = o.identity_id \
-             WHERE o.feature_id = $1 AND i.environment_id = $2 AND o.id > $3 \
+             WHERE o.environment_id = $1 AND o.feature_id = $2 AND o.id > $3 \
              ORDER BY o.id LIMIT $4",
         )
-        .bind(feature.0)
         .bind(environment.0)
+        .bind(feature.0)
         .bind(page.after)
         .bind(i64::from(page.limit))
         .fetch_all(&mut *self.reader().await?)
@@ -82,7 +82,7 @@ impl Change {
             write(self.connection(), &state).await?;
         } else {
             check_override_room(self.connection(), id, limits).await?;
-            insert(self.connection(), identity.id, &mut state).await?;
+            insert(self.connection(), (id, identity.id), &mut state).await?;
         }
         let is_new = present.is_none();
         let before = present.map_or(Json::Null, |present| shown(&identity, &present));
@@ -147,14 +147,16 @@ async fn of(
 
 async fn insert(
     connection: &mut Connection,
-    identity: IdentityId,
+    (environment, identity): (EnvironmentId, IdentityId),
     state: &mut IdentityOverride,
 ) -> Result<(), StoreError> {
     state.state_uuid = uuid::Uuid::new_v4().to_string();
     let row = sqlx::query(
-        "INSERT INTO identity_overrides (identity_id, feature_id, uuid, enabled, value) \
-         VALUES ($1, $2, $3, $4, $5) RETURNING id",
+        "INSERT INTO identity_overrides \
+         (environment_id, identity_id, feature_id, uuid, enabled, value) \
+         VALUES ($1, $2, $3, $4, $5, $6) RETURNING id",
     )
+    .bind(environment.0)
     .bind(identity.0)
     .bind(state.feature.0)
     .bind(&state.state_uuid)
@@ -181,8 +183,7 @@ async fn check_override_room(
     environment: EnvironmentId,
     limits: &Limits,
 ) -> Result<(), StoreError> {
-    let statement = "SELECT COUNT(*) AS n FROM identity_overrides o \
-         JOIN identities i ON i.id = o.identity_id WHERE i.environment_id = $1";
+    let statement = "SELECT COUNT(*) AS n FROM identity_overrides WHERE environment_id = $1";
     let limit = limits.identity_overrides_per_environment;
     if count_in(connection, statement, environment.0).await? >= i64::from(limit) {
         let (what, setting) = ("identity overrides", "identity_overrides_per_environment");
@@ -210,7 +211,7 @@ pub(super) async fn of_environment(
         "SELECT i.id, i.uuid, i.identifier, i.created_at, o.id AS state_id, \
          o.uuid AS state_uuid, o.feature_id, o.enabled, o.value \
          FROM identity_overrides o JOIN identities i ON i.id = o.identity_id \
-         WHERE i.environment_id = $1 ORDER BY i.identifier, o.feature_id",
+         WHERE o.environment_id = $1 ORDER BY i.identifier, o.feature_id",
     )
     .bind(environment.0)
     .fetch_all(connection)

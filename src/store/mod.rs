@@ -18,6 +18,7 @@ pub mod keys;
 mod overrides;
 mod projects;
 mod push;
+mod seeds;
 mod segments;
 mod server_keys;
 mod tokens;
@@ -46,6 +47,7 @@ pub use identities::IdentityDetails;
 pub use identity_overrides::IdentityOverrideRow;
 pub use overrides::OverrideUpdate;
 pub use push::Announced;
+pub use seeds::Seeds;
 pub use segments::{NewSegment, SegmentUpdate};
 pub use server_keys::ServerKey;
 pub use tokens::NewToken;
@@ -92,8 +94,19 @@ impl Page {
 impl Store {
     /// Opens the store, makes it if it does not exist, and brings its schema up to date.
     pub async fn open(settings: &config::Store) -> Result<Self, StoreError> {
+        let separator = if settings.url.contains('?') { '&' } else { '?' };
+        let url = format!("{}{separator}mode=rwc", settings.url);
+        Self::open_at(&url, settings.busy_timeout_ms).await
+    }
+
+    /// A store without a file: what is in it goes with the process.
+    pub async fn in_memory() -> Result<Self, StoreError> {
+        // One name for all connections; it is looked up in this process only.
+        Self::open_at("sqlite:file:flagcast?mode=memory&cache=shared", 0).await
+    }
+
+    async fn open_at(url: &str, busy: u64) -> Result<Self, StoreError> {
         sqlx::any::install_default_drivers();
-        let busy = settings.busy_timeout_ms;
         let options = |connections: u32| {
             AnyPoolOptions::new()
                 // All from the start: when descriptors run out, there would be none for a file.
@@ -114,8 +127,6 @@ impl Store {
                     })
                 })
         };
-        let separator = if settings.url.contains('?') { '&' } else { '?' };
-        let url = format!("{}{separator}mode=rwc", settings.url);
         let connect: AnyConnectOptions = url.parse().map_err(StoreError::Unavailable)?;
         let writer = options(1).connect_with(connect.clone()).await?;
         SQLITE_MIGRATIONS.run(&writer).await.map_err(StoreError::Migration)?;

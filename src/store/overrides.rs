@@ -89,6 +89,23 @@ impl Change {
         Ok(after)
     }
 
+    /// Where flags have an override for a segment: environments and keys of features.
+    pub async fn overridden_for(
+        &mut self,
+        segment: SegmentId,
+    ) -> Result<Vec<(EnvironmentId, String)>, StoreError> {
+        let rows = sqlx::query(
+            "SELECT o.environment_id, f.key FROM segment_overrides o \
+             JOIN features f ON f.id = o.feature_id WHERE o.segment_id = $1",
+        )
+        .bind(segment.0)
+        .fetch_all(self.connection())
+        .await?;
+        let of =
+            |row: &AnyRow| Ok((EnvironmentId(row.try_get("environment_id")?), row.try_get("key")?));
+        rows.iter().map(of).collect()
+    }
+
     fn note_override(
         &mut self,
         project: &Project,

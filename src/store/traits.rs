@@ -6,8 +6,9 @@
 
 use std::collections::BTreeMap;
 
+use sqlx::Row as _;
+
 use super::identities::{find, known_of};
-use super::projects::count_in;
 use super::{Connection, Store, StoreError, now_micros};
 use crate::config::Limits;
 use crate::model::{EnvironmentId, IdentityId, KnownIdentity, Scalar, Traits};
@@ -232,9 +233,12 @@ async fn is_full(
     environment: EnvironmentId,
     limits: &Limits,
 ) -> Result<bool, StoreError> {
-    let statement = "SELECT COUNT(*) AS n FROM identities WHERE environment_id = $1";
-    let count = count_in(connection, statement, environment.0).await?;
-    Ok(count >= i64::from(limits.identities_per_environment))
+    let row = sqlx::query("SELECT identities FROM environments WHERE id = $1")
+        .bind(environment.0)
+        .fetch_optional(connection)
+        .await?;
+    let count: Option<i64> = row.map(|row| row.try_get("identities")).transpose()?;
+    Ok(count.is_some_and(|count| count >= i64::from(limits.identities_per_environment)))
 }
 
 fn traits_of(known: Option<&KnownIdentity>) -> &Traits {

@@ -4,7 +4,7 @@
 
 use serde_json::{Value, json};
 
-use crate::harness::chromium::Chromium;
+use crate::harness::driver::Driver;
 use crate::harness::{ADMIN_TOKEN, Gateway};
 
 const PICTURES: &str = env!("CARGO_TARGET_TMPDIR");
@@ -13,11 +13,11 @@ const FIRST: &str = "first";
 const SECOND: &str = "second";
 
 /// A Chromium with several windows.
-struct Browser(Chromium);
+struct Browser(Driver);
 
 impl Browser {
     async fn start() -> Self {
-        Self(Chromium::start("page.js").await)
+        Self(Driver::chromium("page.js").await)
     }
 
     async fn obey(&mut self, command: &Value) {

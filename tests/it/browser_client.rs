@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 
 use crate::harness::admin::Environment;
-use crate::harness::chromium::Chromium;
+use crate::harness::driver::Driver;
 use crate::harness::varnish::Chain;
 use crate::harness::{Gateway, eventually};
 
@@ -20,7 +20,7 @@ const PLAIN_SITE: &str = "http://app.test";
 
 /// Tabs with the client, all of one environment.
 struct Tabs {
-    chromium: Chromium,
+    chromium: Driver,
     gateway: String,
     key: String,
 }
@@ -32,7 +32,7 @@ impl Tabs {
 
     /// Tabs that know the gateway by an address that is not its own.
     async fn start_at(door: SocketAddr, environment: &Environment) -> Self {
-        let chromium = Chromium::start("client.js").await;
+        let chromium = Driver::chromium("client.js").await;
         Self { chromium, gateway: format!("http://{door}"), key: environment.client_key.clone() }
     }
 

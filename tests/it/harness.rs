@@ -1,23 +1,27 @@
 //! Starts the gateway the way an operator does and stops it in every way it can stop.
 //!
-//! The parts beside this file are the other hands of a test: the management API (`admin`), a
-//! subscriber (`stream`), a connection as bytes (`wire`), the published clients (`client`), a
-//! browser (`chromium`), a network that can be broken (`proxy`), hops that play a part (`script`) or
-//! are real (`daemon`, `varnish`), and TLS (`secure`). Nothing here sleeps for luck: every wait has a condition
-//! and a deadline.
+//! The parts beside this file are the other hands of a test: the management API (`admin`, `rollout`),
+//! a request of a client (`answer`), a subscriber (`stream`), a connection as bytes (`wire`), the
+//! published clients (`client` for those that tell what they see, `driver` for those that do as they
+//! are told, a browser among them), a network that can be broken (`proxy`), hops that play a part
+//! (`script`) or are real (`daemon`, `varnish`), and TLS (`secure`). Nothing here sleeps for luck:
+//! every wait has a condition and a deadline.
 
 pub(crate) mod admin;
+pub(crate) mod answer;
 pub(crate) mod ask;
-pub(crate) mod chromium;
+pub(crate) mod bucket;
 pub(crate) mod client;
 pub(crate) mod crowd;
 pub(crate) mod daemon;
+pub(crate) mod driver;
 pub(crate) mod fake;
 pub(crate) mod ledger;
 pub(crate) mod process;
 pub(crate) mod proxy;
 pub(crate) mod purged;
 pub(crate) mod raw;
+pub(crate) mod rollout;
 pub(crate) mod script;
 pub(crate) mod secure;
 pub(crate) mod stream;
@@ -47,6 +51,9 @@ pub(crate) const ADMIN_TOKEN: &str = "test-admin-token-0123456789abcdef";
 /// The token of a system that announces its changes by `queue-change`.
 pub(crate) const PUSH_TOKEN: &str = "test-push-token-0123456789abcdef";
 
+/// The file of a fixture, in the gateway's directory.
+const FIXTURE: &str = "flags.json";
+
 /// Asks `check` until it has an answer, and panics with `what` when that takes too long.
 pub(crate) async fn eventually<T>(what: &str, check: impl AsyncFnMut() -> Option<T>) -> T {
     eventually_within(SOON, what, check).await
@@ -73,6 +80,8 @@ pub(crate) struct Builder {
     settings: BTreeMap<String, String>,
     arguments: Vec<&'static str>,
     descriptors: Option<u32>,
+    /// The fixture that it serves instead of a store.
+    fixture: Option<String>,
 }
 
 impl Builder {
@@ -93,6 +102,9 @@ impl Builder {
     /// Starts the gateway in an empty directory of its own and waits until it listens.
     pub(crate) async fn start(self) -> Gateway {
         let directory = TempDir::with_prefix("flagcast-it-").unwrap();
+        if let Some(fixture) = &self.fixture {
+            std::fs::write(directory.path().join(FIXTURE), fixture).unwrap();
+        }
         let process = spawn(&self, directory.path());
         let (public, ops) = listening(&process).await.unwrap();
         // From now on the ports are fixed: clients of a restarted gateway find it where it was.
@@ -132,10 +144,25 @@ impl Gateway {
 
     /// A gateway as a newcomer starts it, but for the ports, which must be free ones.
     pub(crate) fn first_start() -> Builder {
-        Builder { settings: BTreeMap::new(), arguments: vec!["serve"], descriptors: None }
+        let (settings, arguments) = (BTreeMap::new(), vec!["serve"]);
+        Builder { settings, arguments, descriptors: None, fixture: None }
             .set("server.listen", "127.0.0.1:0")
             .set("server.ops_listen", "127.0.0.1:0")
             .set("log.format", "json")
+    }
+
+    /// A gateway that serves a fixture.
+    pub(crate) fn fixture(text: impl Into<String>) -> Builder {
+        let mut builder = Self::builder();
+        builder.arguments = vec!["serve", "--fixture", FIXTURE];
+        builder.fixture = Some(text.into());
+        builder
+    }
+
+    /// Names of the files in its directory.
+    pub(crate) fn files(&self) -> Vec<String> {
+        let files = std::fs::read_dir(self.directory.path()).unwrap();
+        files.map(|file| file.unwrap().file_name().into_string().unwrap()).collect()
     }
 
     /// The address of the public listener.
@@ -236,6 +263,12 @@ impl Gateway {
     /// Waits for the process to end by itself.
     pub(crate) async fn exited(&mut self) -> ExitStatus {
         self.process.exited().await
+    }
+
+    /// Starts the gateway again like `restart`, with one setting changed.
+    pub(crate) async fn restart_with(&mut self, key: &str, value: &str) {
+        self.started.settings.insert(key.to_owned(), value.to_owned());
+        self.restart().await;
     }
 
     /// Starts the gateway again on the same ports and store, after `kill` or `exited`.

@@ -483,14 +483,25 @@ async fn the_document_describes_every_route() {
         (format!("{environment}/clone"), &["post"]),
         (format!("{environment}/flags/{{feature}}"), &["get", "patch"]),
         (format!("{environment}/flags:batch"), &["post"]),
+        (format!("{environment}/flags/{{feature}}/segments"), &["get"]),
+        (format!("{environment}/flags/{{feature}}/segments/{{segment}}"), &["put", "delete"]),
+        (format!("{environment}/flags/{{feature}}/identities"), &["get"]),
+        (format!("{environment}/flags/{{feature}}/identities/{{identifier}}"), &["put", "delete"]),
+        (format!("{environment}/identities"), &["get"]),
+        (format!("{environment}/identities/{{identifier}}"), &["get", "patch", "delete"]),
+        (format!("{environment}/explain"), &["get"]),
+        ("/admin/v1/projects/{project}/segments".to_owned(), &["get", "post"]),
+        ("/admin/v1/projects/{project}/segments/{segment}".to_owned(), &["get", "patch", "delete"]),
         (format!("{environment}/streams"), &["get"]),
         ("/admin/v1/tokens".to_owned(), &["get", "post"]),
         ("/admin/v1/audit".to_owned(), &["get"]),
     ] {
         for method in methods {
-            let operation = paths[&path].get(method);
-            let problem = operation.and_then(|o| o.pointer("/responses/default/content"));
-            assert!(problem.is_some_and(|p| p.get("application/problem+json").is_some()), "{path}");
+            let refusal = &paths[&path][method]["responses"]["401"]["$ref"];
+            let place = refusal.as_str().and_then(|place| place.strip_prefix('#'));
+            let refusal = place.and_then(|place| document.pointer(place));
+            let problem = refusal.and_then(|r| r["content"].get("application/problem+json"));
+            assert!(problem.is_some(), "{method} {path}");
         }
     }
     // What it describes is there: each path answers something other than "no such route".

@@ -5,7 +5,8 @@ use serde_json::{Value, json};
 use crate::harness::stream::Subscription;
 use crate::harness::{Gateway, PUSH_TOKEN, http};
 
-const KEY: &str = "npfo95nMwUw8cjHXdHi2hG";
+/// The environment that is announced.
+pub(crate) const KEY: &str = "npfo95nMwUw8cjHXdHi2hG";
 
 async fn announce(gateway: &Gateway, token: &str, body: &str) -> (u16, Value) {
     let response = http()
@@ -19,7 +20,8 @@ async fn announce(gateway: &Gateway, token: &str, body: &str) -> (u16, Value) {
     (response.status().as_u16(), response.json().await.unwrap())
 }
 
-async fn announce_at(gateway: &Gateway, instant: &str) {
+/// Announces a change that must be taken.
+pub(crate) async fn announce_at(gateway: &Gateway, instant: &str) {
     let body = json!({ "updated_at": instant }).to_string();
     assert_eq!(announce(gateway, PUSH_TOKEN, &body).await, (200, Value::Null), "{instant}");
 }

@@ -1,49 +1,11 @@
 //! The doors that SDKs read flags through: shapes, statuses, headers and caching.
 
-use reqwest::header::HeaderMap;
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
 
 use crate::harness::admin::Environment;
+use crate::harness::answer::{get, send};
 use crate::harness::{Gateway, eventually, http};
-
-struct Answer {
-    status: StatusCode,
-    headers: HeaderMap,
-    body: Vec<u8>,
-}
-
-impl Answer {
-    fn json(&self) -> Value {
-        serde_json::from_slice(&self.body).unwrap()
-    }
-
-    fn header(&self, name: &str) -> &str {
-        self.headers.get(name).map_or("", |value| value.to_str().unwrap())
-    }
-}
-
-async fn send(
-    gateway: &Gateway,
-    (method, path): (Method, &str),
-    headers: &[(&str, &str)],
-    body: Option<String>,
-) -> Answer {
-    let mut request = http().request(method, gateway.url(path));
-    for (name, value) in headers {
-        request = request.header(*name, *value);
-    }
-    if let Some(body) = body {
-        request = request.body(body);
-    }
-    let response = request.send().await.unwrap();
-    let (status, headers) = (response.status(), response.headers().clone());
-    Answer { status, headers, body: response.bytes().await.unwrap().to_vec() }
-}
-
-async fn get(gateway: &Gateway, path: &str, headers: &[(&str, &str)]) -> Answer {
-    send(gateway, (Method::GET, path), headers, None).await
-}
 
 async fn shop() -> (Gateway, Environment) {
     let gateway = Gateway::builder().start().await;

@@ -4,8 +4,10 @@
 //! one transaction that moves each environment once, pings once, and stands in the audit trail.
 
 mod changes;
+mod explain;
 mod identities;
 mod overrides;
+mod rules;
 mod segments;
 mod settings;
 mod variants;

@@ -19,8 +19,8 @@
 const { createServer } = require('node:http');
 const { readFileSync } = require('node:fs');
 const { join } = require('node:path');
-const readline = require('node:readline');
 const { launch } = require('./chromium.js');
+const { obeyLines, report, run } = require('./lines.js');
 
 const PATIENCE_MS = 30_000;
 const CLIENT = join(__dirname, '../../clients/browser/flagcast.js');
@@ -35,8 +35,6 @@ const PAGE = `<!doctype html>
   window.flags = flagcast({ ...options, onChange: ({ revision }) => changes.push(revision) });
   window.flags.ready.then((known) => (window.known = known));
 </script>`;
-
-const report = (line) => process.stdout.write(`${JSON.stringify(line)}\n`);
 
 const contexts = new Map();
 const tabs = new Map();
@@ -152,17 +150,9 @@ async function main() {
   });
   const setting = { browser, port: server.address().port };
   report({ event: 'ready', version: browser.version() });
-  for await (const line of readline.createInterface({ input: process.stdin })) {
-    const command = JSON.parse(line);
-    await obey(setting, command)
-      .then((answer) => report({ event: 'done', answer }))
-      .catch((error) => report({ event: 'failed', message: `${line}: ${error.message}` }));
-  }
+  await obeyLines((command) => obey(setting, command));
   await browser.close();
   server.close();
 }
 
-main().catch((error) => {
-  report({ event: 'failed', message: String(error) });
-  process.exit(1);
-});
+run(main);

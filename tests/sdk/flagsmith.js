@@ -5,21 +5,12 @@
 // Reads commands from standard input: `refetch`, `exit`.
 'use strict';
 
-const fs = require('node:fs');
-const path = require('node:path');
+require('./browser.js');
 const readline = require('node:readline');
+const { report } = require('./lines.js');
+const { describe } = require('./versions.js');
 
 const [packageName, baseUrl, clientKey] = process.argv.slice(2);
-
-// What the SDK takes from a browser. They must be there before it is loaded.
-globalThis.window = globalThis;
-globalThis.EventSource = require('eventsource');
-globalThis.localStorage = { getItem: () => null, setItem() {}, removeItem() {} };
-
-// Not by `require`: the packages do not export it.
-const manifest = path.join(__dirname, 'node_modules', packageName, 'package.json');
-
-const report = (line) => process.stdout.write(`${JSON.stringify(line)}\n`);
 
 // The SDK does not catch a failed refetch after a ping: in a browser that is a line in the console.
 process.on('unhandledRejection', (error) => report({ event: 'error', message: String(error) }));
@@ -58,7 +49,6 @@ flagsmith
   })
   .then(() => {
     reportChanges();
-    const { version } = JSON.parse(fs.readFileSync(manifest, 'utf8'));
-    report({ event: 'ready', package: packageName, version });
+    report({ event: 'ready', ...describe(packageName) });
   })
   .catch((error) => report({ event: 'failed', message: String(error) }));

@@ -8,8 +8,6 @@ Prints one JSON line when the SDK is ready and for every change of a flag.
 Reads commands from standard input: `refetch`, `exit`.
 """
 
-import importlib.metadata
-import json
 import logging
 import os
 import sys
@@ -17,14 +15,10 @@ import threading
 import time
 
 from flagsmith import Flagsmith
+from lines import describe, report
 
 # The SDK has no listener for changes, and local evaluation costs nothing: it is asked often.
 ASK_SECONDS = 0.02
-
-
-def report(**line):
-    sys.stdout.write(json.dumps(line) + "\n")
-    sys.stdout.flush()
 
 
 def obey(client):
@@ -63,7 +57,7 @@ def main(base_url, server_key):
     threading.Thread(target=obey, args=(client,), daemon=True).start()
     shown = {}
     report_changes(client, shown)
-    report(event="ready", package="flagsmith", version=importlib.metadata.version("flagsmith"))
+    report(event="ready", **describe("flagsmith"))
     while True:
         time.sleep(ASK_SECONDS)
         report_changes(client, shown)

@@ -13,12 +13,11 @@
 // Between them it reports what a page must not do: errors, and requests to other hosts.
 'use strict';
 
-const readline = require('node:readline');
 const { launch } = require('./chromium.js');
+const { obeyLines, report, run } = require('./lines.js');
 
 const PATIENCE_MS = 30_000;
 
-const report = (line) => process.stdout.write(`${JSON.stringify(line)}\n`);
 const testid = (name) => `[data-testid="${name}"]`;
 const row = (flag) => `${testid('flag-row')}[data-key="${flag}"]`;
 
@@ -76,7 +75,7 @@ async function obey(browser, command) {
     case 'see':
       return see(page, command);
     case 'picture':
-      return page.screenshot({ path: command.path });
+      return void (await page.screenshot({ path: command.path }));
     default:
       throw new Error(`unknown command ${command.do}`);
   }
@@ -85,16 +84,8 @@ async function obey(browser, command) {
 async function main() {
   const browser = await launch();
   report({ event: 'ready', version: browser.version() });
-  for await (const line of readline.createInterface({ input: process.stdin })) {
-    const command = JSON.parse(line);
-    await obey(browser, command)
-      .then(() => report({ event: 'done' }))
-      .catch((error) => report({ event: 'failed', message: `${line}: ${error.message}` }));
-  }
+  await obeyLines((command) => obey(browser, command));
   await browser.close();
 }
 
-main().catch((error) => {
-  report({ event: 'failed', message: String(error) });
-  process.exit(1);
-});
+run(main);

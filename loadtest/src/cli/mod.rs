@@ -9,7 +9,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use self::cdn::CdnArgs;
 use crate::machine::{Kernel, watch};
-use crate::modes::{compare, crowd, fanout, reads, refetch, slow, soak, storm};
+use crate::modes::{compare, crowd, evaluate, fanout, reads, refetch, slow, soak, storm};
 use crate::output::deliver;
 use crate::servers::{Kind, Setup, run_axum_sse, run_bare_loop};
 
@@ -42,6 +42,8 @@ enum Command {
     Cdn(CdnArgs),
     /// Flag reads per second beside nginx, which serves the same bytes as static files.
     Reads(ReadsArgs),
+    /// Personal flag sets per second through every door, beside the list that all share.
+    Evaluate(EvaluateArgs),
     /// A server with its share of a crowd of streams; started by `fanout --processes`.
     #[command(hide = true)]
     Worker(WorkerArgs),
@@ -202,6 +204,21 @@ struct ReadsArgs {
     common: CommonArgs,
 }
 
+#[derive(Debug, Args)]
+struct EvaluateArgs {
+    /// Kept-alive connections of the generator.
+    #[arg(long, default_value_t = 32, value_parser = at_least_one)]
+    connections: usize,
+    /// Seconds of each measurement.
+    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u64).range(1..=3600))]
+    seconds: u64,
+    /// Users, of whom each request is another's.
+    #[arg(long, default_value_t = 1000, value_parser = at_least_one)]
+    users: usize,
+    #[command(flatten)]
+    common: CommonArgs,
+}
+
 #[derive(Clone, Debug, Args)]
 struct CommonArgs {
     /// Rounds; every server has its turn in each.
@@ -249,6 +266,7 @@ impl Cli {
             Command::Compare(args) => args.run(),
             Command::Cdn(args) => args.run(),
             Command::Reads(args) => args.run(),
+            Command::Evaluate(args) => args.run(),
         }
     }
 }
@@ -357,6 +375,21 @@ impl ReadsArgs {
             gateway: absolute(&common.programs.gateway)?,
             nginx: common.programs.nginx,
         })
+    }
+}
+
+impl EvaluateArgs {
+    fn run(self) -> anyhow::Result<()> {
+        let common = self.common;
+        let plan = evaluate::Plan {
+            connections: self.connections,
+            seconds: self.seconds,
+            rounds: common.rounds,
+            users: self.users,
+            quiet: common.quiet(),
+            setup: common.programs.setup()?,
+        };
+        deliver(&evaluate::run(&plan)?, common.programs.json.as_deref())
     }
 }
 

@@ -10,9 +10,9 @@ use anyhow::{Context as _, ensure};
 use clap::ValueEnum;
 use serde_json::{Map, Value as Json, json};
 
+use super::rates::{Measured, quietly};
 use crate::client::{Answer, Client, Load};
-use crate::machine::{ATTEMPTS, Watch, cpu_time, wait_until_quiet};
-use crate::output::{Spread, Table, cell, machine, print_noise, ratios, real};
+use crate::output::{Spread, Table, cell, machine, print_noise, ratios};
 use crate::servers::{Environment, Gateway, Job, Nginx, Setup};
 
 /// Seconds of load before the first round of a variant.
@@ -202,7 +202,7 @@ impl Bench {
                 load.run()?;
             }
             load.seconds = plan.seconds;
-            let (per_second, cpu_us, quiet) = quietly(&load, &pids, plan.quiet)?;
+            let Measured { per_second, cpu_us, quiet } = quietly(&load, &pids, plan.quiet)?;
             side.per_second.push(per_second);
             side.cpu_us.push(cpu_us);
             noisy += usize::from(!quiet);
@@ -261,25 +261,6 @@ impl Variant {
         let ratio = Spread::of(&self.ratios()).map(Spread::json);
         shown.insert("gateway_to_nginx".to_owned(), json!(ratio));
         Json::Object(shown)
-    }
-}
-
-/// Runs a load, again if others used the machine meanwhile. Returns requests per second, the
-/// server's CPU time for one in microseconds, and whether the machine was quiet.
-fn quietly(load: &Load<'_>, pids: &[u32], wait: Duration) -> anyhow::Result<(f64, f64, bool)> {
-    let mut attempt = 1;
-    loop {
-        let quiet_before = wait_until_quiet(wait)?;
-        let watch = Watch::start(pids)?;
-        let used = cpu_time(pids)?;
-        let rate = load.run()?;
-        let used = cpu_time(pids)?.saturating_sub(used);
-        let quiet = watch.was_quiet()? && quiet_before;
-        if quiet || attempt == ATTEMPTS {
-            let cpu_us = real(used) / 1000.0 / real(rate.requests.max(1));
-            return Ok((rate.per_second, cpu_us, quiet));
-        }
-        attempt += 1;
     }
 }
 

@@ -13,6 +13,7 @@ use tempfile::TempDir;
 
 use super::meter::Meter;
 use super::subject::Change;
+use super::targeting;
 use crate::client::Client;
 
 /// How long a start may take.
@@ -164,6 +165,11 @@ impl Gateway {
         self.child.id()
     }
 
+    /// A connection of somebody who may only read.
+    pub(crate) fn visitor(&self) -> anyhow::Result<Client> {
+        Client::connect(self.public, String::new())
+    }
+
     fn connect(public: SocketAddr) -> anyhow::Result<Client> {
         Client::connect(public, format!("authorization: Bearer {TOKEN}\r\n"))
     }
@@ -198,8 +204,27 @@ impl Gateway {
         for number in 0..flags {
             let value = (number % 2 == 1).then(|| format!("variant-{number:04}"));
             let enabled = number % 3 == 0;
-            let feature = json!({ "key": flag_key(number), "enabled": enabled, "value": value });
+            let feature =
+                json!({ "key": targeting::key(number), "enabled": enabled, "value": value });
             self.post(&path, &feature)?;
+        }
+        Ok(environment)
+    }
+
+    /// Makes a project with an environment whose flags depend on who asks.
+    pub(crate) fn targeted_environment(&mut self, project: &str) -> anyhow::Result<Environment> {
+        self.post("/projects", &json!({ "key": project, "name": project }))?;
+        let environment = self.add_environment(project, "production")?;
+        for feature in targeting::features() {
+            self.post(&format!("/projects/{project}/features"), &feature)?;
+        }
+        for segment in targeting::segments() {
+            self.post(&format!("/projects/{project}/segments"), &segment)?;
+        }
+        for (flag, segment, state) in targeting::overrides() {
+            let path = format!("{}/flags/{flag}/segments/{segment}", environment.path());
+            let answer = self.admin.send("PUT", &path, "", &state.to_string())?;
+            ensure!(answer.status < 300, "PUT {path} answered {}", answer.status);
         }
         Ok(environment)
     }
@@ -217,7 +242,7 @@ impl Gateway {
         environment: &Environment,
         enabled: bool,
     ) -> anyhow::Result<Change> {
-        let path = format!("{}/flags/{}", environment.path(), flag_key(0));
+        let path = format!("{}/flags/{}", environment.path(), targeting::key(0));
         let body = json!({ "enabled": enabled }).to_string();
         let answer = self.admin.send("PATCH", &path, "", &body)?;
         let revision = answer.json()?["revision"].as_u64().context("no revision")?;
@@ -304,10 +329,6 @@ fn addresses(line: &str) -> Option<Addresses> {
     }
     let address = |name: &str| line[name].as_str()?.parse().ok();
     Some(Addresses { public: address("public")?, ops: address("ops")? })
-}
-
-fn flag_key(number: usize) -> String {
-    format!("feature-number-{number:04}")
 }
 
 #[cfg(test)]

@@ -11,6 +11,7 @@ mod nchan;
 mod nginx;
 mod pushpin;
 mod subject;
+pub(crate) mod targeting;
 mod varnish;
 
 pub(crate) use axum_sse::run as run_axum_sse;

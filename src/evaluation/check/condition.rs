@@ -181,3 +181,116 @@ fn regex(value: &str) -> Result<(), Wrong> {
 fn refused(rule: impl std::fmt::Display) -> Wrong {
     wrong("value", rule)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LIMITS: RuleLimits = RuleLimits { conditions: 100, value_bytes: 1000 };
+
+    fn tried(property: &str, operator: &str, value: &str) -> Result<Condition, Wrong> {
+        let operator = serde_json::from_str(&format!("\"{operator}\"")).unwrap();
+        let (property, value) = (property.to_owned(), value.to_owned());
+        let mut condition = Condition { property, operator, value };
+        check(&condition, &LIMITS)?;
+        to_keep(&mut condition);
+        Ok(condition)
+    }
+
+    #[test]
+    fn what_every_engine_understands_is_taken_and_kept_as_all_of_them_read_it() {
+        for (operator, value, kept) in [
+            ("EQUAL", "", ""),
+            ("EQUAL", "pro", "pro"),
+            ("EQUAL", "true", "true"),
+            ("NOT_EQUAL", "-2.5", "-2.5"),
+            ("GREATER_THAN", "JP", "JP"),
+            ("LESS_THAN_INCLUSIVE", "007", "007"),
+            ("GREATER_THAN_INCLUSIVE", "1.10.0-beta.1:semver", "1.10.0-beta.1:semver"),
+            ("CONTAINS", " a ", " a "),
+            ("NOT_CONTAINS", "1_0", "1_0"),
+            ("IN", "NL,BE", "NL,BE"),
+            ("IN", r#"["NL", "the Netherlands"]"#, "NL,the Netherlands"),
+            ("IN", " [25,-35]", "25,-35"),
+            ("REGEX", "pro|team", "pro|team"),
+            ("PERCENTAGE_SPLIT", "0", "0"),
+            ("PERCENTAGE_SPLIT", "100.0", "100.0"),
+            ("MODULO", "10|3", "10|3"),
+            ("MODULO", "0.5|0", "0.5|0"),
+            ("IS_SET", "", ""),
+            ("IS_NOT_SET", "", ""),
+        ] {
+            let condition = tried("t", operator, value);
+            assert_eq!(condition.unwrap().value, kept, "{operator} {value}");
+        }
+    }
+
+    #[test]
+    fn what_an_engine_fails_on_or_sees_otherwise_is_refused_with_what_to_write() {
+        for (operator, value, advice) in [
+            ("EQUAL", " pro", "spaces"),
+            ("EQUAL", "TRUE", "small letters"),
+            ("EQUAL", "1_000", "plain digits"),
+            ("EQUAL", "nan", "plain digits"),
+            ("EQUAL", "1.2:semver", "such as `1.2.3:semver`"),
+            ("LESS_THAN", "1.2.3+4:semver", "`+`"),
+            ("LESS_THAN", ":semver", "no version"),
+            ("LESS_THAN", "", "needs"),
+            ("GREATER_THAN", "false", "EQUAL"),
+            ("CONTAINS", "", "IS_SET"),
+            ("NOT_CONTAINS", "", "IS_SET"),
+            ("IN", "", "empty"),
+            ("IN", "[]", "needs an item"),
+            ("IN", "a, b", "space"),
+            ("IN", "a,,b", "empty"),
+            ("IN", "a,b\n", "space"),
+            ("IN", r#"["a,b"]"#, "comma"),
+            ("IN", r#"["[a"]"#, "begins with `[`"),
+            ("IN", "[a", "JSON list"),
+            ("IN", "[1.5]", "whole numbers"),
+            ("IN", "[true]", "whole numbers"),
+            ("REGEX", "", "IS_SET"),
+            ("REGEX", "(?i)pro", "no flags"),
+            ("REGEX", "(a+)+b", "stall"),
+            ("PERCENTAGE_SPLIT", "", "0 to 100"),
+            ("PERCENTAGE_SPLIT", "100.1", "0 to 100"),
+            ("PERCENTAGE_SPLIT", "-1", "0 to 100"),
+            ("PERCENTAGE_SPLIT", "10%", "0 to 100"),
+            ("MODULO", "10", "divisor|remainder"),
+            ("MODULO", "0|0", "above 0"),
+            ("MODULO", "10|10", "below the divisor"),
+            ("MODULO", "-3|1", "above 0"),
+            ("MODULO", "10|3|1", "divisor|remainder"),
+            ("MODULO", "inf|1", "divisor|remainder"),
+            ("IS_SET", "true", "empty"),
+            ("IS_NOT_SET", " ", "empty"),
+        ] {
+            let fault = tried("t", operator, value).expect_err(&format!("{operator} {value}"));
+            assert_eq!(fault.field, "value");
+            assert!(fault.rule.contains(advice), "{operator} {value}: {}", fault.rule);
+        }
+        let fault = tried("t", "EQUAL", &"a".repeat(1001)).unwrap_err();
+        assert!(fault.rule.contains("at most 1000 bytes"), "{}", fault.rule);
+    }
+
+    #[test]
+    fn a_property_is_a_trait_or_a_path_and_missing_only_in_splits() {
+        for (property, operator, value) in [
+            ("", "PERCENTAGE_SPLIT", "5"),
+            ("beta tester?", "PERCENTAGE_SPLIT", "5"),
+            ("$.identity.traits.plan", "PERCENTAGE_SPLIT", "5"),
+            ("it's", "EQUAL", "5"),
+        ] {
+            assert!(tried(property, operator, value).is_ok(), "{property}");
+        }
+        for (property, operator, value) in [
+            ("", "EQUAL", "5"),
+            ("it's", "PERCENTAGE_SPLIT", "5"),
+            ("$.identity", "EQUAL", "5"),
+            (&"a".repeat(501), "EQUAL", "5"),
+        ] {
+            let fault = tried(property, operator, value).expect_err(property);
+            assert_eq!(fault.field, "property", "{}", fault.rule);
+        }
+    }
+}

@@ -139,7 +139,7 @@ mod tests {
     }
 
     #[test]
-    fn a_net_in_which_every_flag_reads_every_later_one_is_followed_once() {
+    fn a_net_of_flags_is_as_long_as_its_longest_row() {
         let keys: Vec<String> = (0..11).map(|number| format!("f{number:02}")).collect();
         let pairs: Vec<_> = keys
             .iter()

@@ -100,6 +100,9 @@ impl<T> Call<T> {
 impl Admin {
     /// Begins the change of a call, unless it was done before.
     pub(super) async fn begin<T>(&self, call: &Call<T>) -> Result<Change, Stop> {
+        if self.read_only {
+            return Err(Problem::read_only().into());
+        }
         let mut change = self.store.change(call.caller.origin()).await?;
         if let Some(idempotency) = &call.idempotency
             && let Some(replay) = change.replay(idempotency).await?

@@ -337,7 +337,7 @@ fn refusal(refusal: &Refusal) -> (String, Json) {
     match status {
         401 => {
             headers["WWW-Authenticate"] =
-                json!({ "required": true, "schema": { "const": "Bearer" } })
+                json!({ "required": true, "schema": { "const": "Bearer" } });
         }
         429 | 503 => {
             headers["Retry-After"] = json!({

@@ -12,6 +12,7 @@ use super::call::{Call, Nothing, Stop, answer};
 use super::caller::Caller;
 use super::kinds;
 use super::pages::{Listed, PageQuery};
+use super::rules::check_unread;
 use super::shapes::{
     Deleted, Everywhere, FeatureShape, check_description, check_tags, key_problem, revisions,
 };
@@ -185,6 +186,7 @@ pub(super) async fn delete(
     let mut change = admin.begin(&call).await?;
     let project = change.project(&project).await?;
     let feature = change.feature(&project, &feature).await?;
+    check_unread(&mut change, &project, &feature).await?;
     change.delete_feature(&project, &feature).await?;
     let shape = |stamps: &_| Everywhere {
         thing: Deleted { deleted: feature.key.clone() },

@@ -93,8 +93,8 @@ fn done(schema: ObjectBuilder) -> RefOr<Schema> {
     RefOr::T(Schema::from(schema))
 }
 
-fn custom(format: &str) -> Option<SchemaFormat> {
-    Some(SchemaFormat::Custom(format.to_owned()))
+fn custom(format: &str) -> SchemaFormat {
+    SchemaFormat::Custom(format.to_owned())
 }
 
 impl PartialSchema for Key {
@@ -255,7 +255,7 @@ impl ToSchema for Limit {}
 
 impl PartialSchema for Cursor {
     fn schema() -> RefOr<Schema> {
-        done(text("`next_cursor` of the page before.").format(custom("cursor")))
+        done(text("`next_cursor` of the page before.").format(Some(custom("cursor"))))
     }
 }
 
@@ -263,7 +263,7 @@ impl ToSchema for Cursor {}
 
 impl PartialSchema for TextCursor {
     fn schema() -> RefOr<Schema> {
-        done(text("`next_cursor` of the page before.").format(custom("text-cursor")))
+        done(text("`next_cursor` of the page before.").format(Some(custom("text-cursor"))))
     }
 }
 

@@ -9,6 +9,7 @@ mod call;
 mod caller;
 mod document;
 mod environments;
+mod explain;
 mod features;
 mod flags;
 mod identities;
@@ -17,6 +18,7 @@ mod kinds;
 mod overrides;
 mod pages;
 mod projects;
+mod rules;
 mod segments;
 mod shapes;
 mod tokens;
@@ -58,6 +60,8 @@ pub struct Admin {
     limits: Arc<Limits>,
     metrics: Metrics,
     rate: Arc<DefaultKeyedRateLimiter<TokenId>>,
+    /// Whether nobody may change anything.
+    read_only: bool,
 }
 
 impl std::fmt::Debug for Admin {
@@ -72,7 +76,13 @@ impl Admin {
     pub fn new(store: Store, hub: Hub, limits: Limits, metrics: Metrics) -> Self {
         let rate = NonZeroU32::new(limits.requests_per_second).unwrap_or(NonZeroU32::MIN);
         let rate = Arc::new(RateLimiter::keyed(Quota::per_second(rate)));
-        Self { store, hub, limits: Arc::new(limits), metrics, rate }
+        Self { store, hub, limits: Arc::new(limits), metrics, rate, read_only: false }
+    }
+
+    /// The same, where nobody may change anything: what is served comes from a file.
+    #[must_use]
+    pub fn read_only(self, read_only: bool) -> Self {
+        Self { read_only, ..self }
     }
 
     /// Refuses a request of a token that sends too many.
@@ -110,6 +120,7 @@ fn routes() -> OpenApiRouter<Admin> {
         .routes(routes!(overrides::put, overrides::delete))
         .routes(routes!(identity_overrides::list))
         .routes(routes!(identity_overrides::put, identity_overrides::delete))
+        .routes(routes!(explain::explain))
         .routes(routes!(identities::list))
         .routes(routes!(identities::read, identities::update, identities::delete))
         .routes(routes!(audit::list));

@@ -16,6 +16,7 @@ use super::caller::Caller;
 use super::flags::find;
 use super::kinds;
 use super::pages::{Listed, PageQuery};
+use super::rules::check_circles;
 use super::shapes::{Deleted, Here, weights_shape};
 use super::wanted::{Wanted, given};
 use crate::http::errors::Problem;
@@ -119,6 +120,7 @@ pub(super) async fn put(
     let about = (&flag, &segment);
     let flag =
         change.set_segment_override(&project, &environment, about, &update, &admin.limits).await?;
+    check_circles(&mut change, &project, &segment.rules).await?;
     let thing = of_segment(&flag, &segment).ok_or_else(Problem::internal)?;
     admin.finish(change, &call, status, |stamps| Here::after(thing, &environment, stamps)).await
 }

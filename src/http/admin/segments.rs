@@ -12,6 +12,7 @@ use super::call::{Call, Nothing, Stop, answer};
 use super::caller::Caller;
 use super::kinds;
 use super::pages::{Listed, PageQuery};
+use super::rules::{check_circles, check_reads, checked};
 use super::shapes::{
     Deleted, Everywhere, check_description, check_name, key_of, revisions, rfc3339,
 };
@@ -189,9 +190,11 @@ pub(super) async fn create(
     let name = body.name.as_deref().unwrap_or(&body.key);
     check_name(name)?;
     check_description(&body.description)?;
+    let rules = checked(body.rules.clone(), &admin.limits)?;
     let mut change = admin.begin(&call).await?;
     let project = change.project(&project).await?;
-    let new = NewSegment { key: &key, name, description: &body.description, rules: &body.rules };
+    let new = NewSegment { key: &key, name, description: &body.description, rules: &rules };
+    check_reads(&mut change, &project, &rules).await?;
     let segment = change.create_segment(&project, &new, &admin.limits).await?;
     admin.finish(change, &call, StatusCode::CREATED, |stamps| everywhere(&segment, stamps)).await
 }
@@ -226,11 +229,8 @@ pub(super) async fn update(
     let SegmentPatch { name, description, rules, urgent } = &call.body;
     name.as_deref().map_or(Ok(()), check_name)?;
     description.as_deref().map_or(Ok(()), check_description)?;
-    let update = SegmentUpdate {
-        name: name.clone(),
-        description: description.clone(),
-        rules: rules.clone(),
-    };
+    let rules = rules.clone().map(|rules| checked(rules, &admin.limits)).transpose()?;
+    let update = SegmentUpdate { name: name.clone(), description: description.clone(), rules };
     let mut change = admin.begin(&call).await?;
     if *urgent {
         change.mark_urgent();
@@ -238,6 +238,10 @@ pub(super) async fn update(
     let project = change.project(&project).await?;
     let segment = change.segment(&project, &segment).await?;
     let segment = change.update_segment(&project, &segment, &update).await?;
+    if let Some(rules) = &update.rules {
+        check_reads(&mut change, &project, rules).await?;
+        check_circles(&mut change, &project, rules).await?;
+    }
     admin.finish(change, &call, StatusCode::OK, |stamps| everywhere(&segment, stamps)).await
 }
 

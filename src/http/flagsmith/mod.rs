@@ -6,6 +6,7 @@
 
 mod evaluations;
 mod identities;
+mod traits;
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -20,12 +21,15 @@ use super::errors::Detail;
 use super::hops::Hops;
 use super::request::{BodyLimits, Params, parse_json};
 use super::shared::{Keeping, UPDATED_AT, respond};
+use crate::config;
 use crate::flagset::{Directory, FlagSet, FlagSets, Known};
+use crate::metrics::EvaluationMetrics;
 use crate::model::EnvironmentKind;
-use crate::store::now_micros;
+use crate::store::{Store, now_micros};
 
 pub use evaluations::Evaluations;
 pub(super) use identities::{identify, identity};
+pub(super) use traits::{increment_trait, set_trait, set_traits};
 
 /// The environment is named by a header, and not every cache that ought to heed `Vary` does.
 const PRIVATE: Keeping = Keeping {
@@ -49,6 +53,12 @@ pub struct Flagsmith {
     pub evaluations: Arc<Evaluations>,
     /// What is between clients and us.
     pub hops: Hops,
+    /// Where traits are kept.
+    pub store: Store,
+    /// How much of them, and how large they may be.
+    pub limits: config::Limits,
+    /// What evaluating measures.
+    pub metrics: EvaluationMetrics,
 }
 
 impl Flagsmith {
@@ -68,6 +78,10 @@ impl Flagsmith {
     }
 }
 
+fn no_feature() -> Detail {
+    Detail(StatusCode::NOT_FOUND, "Given feature not found".to_owned())
+}
+
 fn refused() -> Detail {
     Detail(StatusCode::FORBIDDEN, "Invalid or missing Environment Key".to_owned())
 }
@@ -85,10 +99,9 @@ pub(super) async fn flags(
     let Some(key) = query.feature else {
         return read(&door, &headers).await;
     };
-    let set = door.set(&door.known(&headers)?).await?;
-    let single = set
-        .single(&key)
-        .ok_or_else(|| Detail(StatusCode::NOT_FOUND, "Given feature not found".to_owned()))?;
+    let known = door.known(&headers)?;
+    let set = door.set(&known).await?;
+    let single = set.single(known.view(), &key).ok_or_else(no_feature)?;
     let mut response = single.0.into_response();
     own(response.headers_mut(), &set);
     Ok(response)
@@ -96,9 +109,10 @@ pub(super) async fn flags(
 
 /// The flag list of the environment that the request's key opens.
 pub(super) async fn read(door: &Flagsmith, headers: &HeaderMap) -> Result<Response, Detail> {
-    let set = door.set(&door.known(headers)?).await?;
+    let known = door.known(headers)?;
+    let set = door.set(&known).await?;
     let keeping = if door.hops.may_share(headers) { KEPT } else { PRIVATE };
-    Ok(respond(headers, &set, &set.flags, keeping))
+    Ok(respond(headers, &set, set.flags(known.view()), keeping))
 }
 
 pub(super) async fn document(
@@ -153,7 +167,7 @@ pub(super) async fn analytics(
     let counts: serde_json::Map<String, serde_json::Value> = parse_json(&bytes)?;
     for (key, count) in &counts {
         // Flagsmith skips what it does not know; so SDKs send whatever was asked for.
-        if let Some(count) = count.as_u64().filter(|_| set.single(key).is_some()) {
+        if let Some(count) = count.as_u64().filter(|_| set.personal.knows(key)) {
             door.evaluations.add(known.id, key, count);
         }
     }

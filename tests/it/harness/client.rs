@@ -4,16 +4,13 @@
 //! sees. A client may connect to the gateway itself or to a proxy in front of it.
 
 use std::net::SocketAddr;
-use std::process::Command;
 
 use serde_json::{Value, json};
 
 use super::admin::Environment;
+use super::driver::{node, python};
 use super::eventually;
 use super::process::Process;
-
-const SCRIPTS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/sdk");
-const PYTHON: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/target/test-venv/bin/python");
 
 /// Which client.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,11 +35,10 @@ impl Sdk {
 
     /// Starts the client with a key of the caller's choice.
     pub(crate) fn start_with_key(self, address: SocketAddr, key: &str) -> Client {
-        let (mut command, script) = match self {
-            Self::Js | Self::JsLegacy => (Command::new("node"), "flagsmith.js"),
-            Self::Python => (Command::new(PYTHON), "flagsmith_local.py"),
+        let mut command = match self {
+            Self::Js | Self::JsLegacy => node("flagsmith.js"),
+            Self::Python => python("flagsmith_local.py"),
         };
-        command.arg(format!("{SCRIPTS}/{script}"));
         match self {
             Self::Js => drop(command.arg("@flagsmith/flagsmith")),
             Self::JsLegacy => drop(command.arg("flagsmith")),

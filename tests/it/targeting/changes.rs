@@ -16,7 +16,8 @@ type Step = (Method, String, &'static str, &'static str, &'static str);
 /// Every kind of change that touches every environment of the project, in an order that works.
 fn wide() -> Vec<Step> {
     let path = |path: &str| format!("/projects/web/{path}");
-    let rules = r#"{"rules":[{"type":"ANY","conditions":[]}]}"#;
+    let rules =
+        r#"{"rules":[{"type":"ANY","conditions":[{"property":"eu","operator":"IS_SET"}]}]}"#;
     let made = r#"{"key":"eu","rules":[]}"#;
     vec![
         (Method::POST, path("segments"), made, "segment.created", "eu"),

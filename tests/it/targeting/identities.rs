@@ -118,6 +118,18 @@ async fn what_is_no_trait_is_refused() {
     let one = r#"{"traits":{"a":1}}"#;
     let setting = "limits.identities_per_environment";
     refused(&gateway, (Method::PATCH, &bert, one), full, setting).await;
+    // Whoever is forgotten makes room, in whichever way it came to be.
+    let admin = gateway.admin();
+    for forget in [r#"{"traits":{"a":null,"b":null,"c":null}}"#, ""] {
+        let method = if forget.is_empty() { Method::DELETE } else { Method::PATCH };
+        let path = if forget.is_empty() { &bert } else { &anna };
+        let body = serde_json::from_str(forget).ok();
+        admin.call(method, path, body.as_ref()).await;
+        let next = if forget.is_empty() { &anna } else { &bert };
+        admin.patch(next, json!({"traits": {"a": 1}})).await;
+        let third = format!("{}/identities/third", production.path());
+        refused(&gateway, (Method::PATCH, &third, one), full, setting).await;
+    }
     let long = format!("{}/identities/{}", production.path(), "x".repeat(2001));
     refused(&gateway, (Method::PATCH, &long, one), FIELD, "limits.identifier_bytes").await;
 }

@@ -31,7 +31,9 @@ async fn a_segment_lives_from_creation_to_deletion() {
         "rules": deep_rules()});
     let made = admin.post(SEGMENTS, body).await;
     assert_eq!((&made["key"], &made["name"]), (&json!("deep"), &json!("Deep")));
-    assert_eq!((&made["rules"], &made["revisions"]), (&deep_rules(), &both(1)));
+    let mut kept = deep_rules();
+    kept[0]["conditions"][0]["value"] = json!("pro,team");
+    assert_eq!((&made["rules"], &made["revisions"]), (&kept, &both(1)), "lists are kept as text");
     assert!(made["created_at"].as_str().unwrap().ends_with('Z'));
     let path = format!("{SEGMENTS}/deep");
     let mut read = admin.get(&path).await;
@@ -105,15 +107,19 @@ async fn what_is_no_segment_is_refused_by_its_place() {
         (long, "`name`"),
         (nested(100), "rules[0].rules[0].rules[0].rules[0]"),
         (nested(10_000), "rules[0].rules[0].rules[0].rules[0]"),
+        (nested(11), "10 deep"),
         (r#"{"key":"k","colour":1}"#.to_owned(), "colour"),
         (r#"{"key":"k","rules":{}}"#.to_owned(), "rules"),
-        (r#"{"key":"k","rules":[{"type":"SOME"}]}"#.to_owned(), "rules[0].type"),
+        (r#"{"key":"k","rules":[{"type":"SOME"}]}"#.to_owned(), "one of `ALL`, `ANY`, `NONE`"),
         (r#"{"key":"k","rules":[{"conditions":[]}]}"#.to_owned(), "rules[0]"),
         (
             r#"{"key":"k","rules":[{"type":"ALL","rules":[{"type":1}]}]}"#.to_owned(),
             "rules[0].rules[0].type",
         ),
-        (condition(r#""property":"a","operator":"LIKE","value":"b""#), "conditions[0].operator"),
+        (
+            condition(r#""property":"a","operator":"LIKE","value":"b""#),
+            "`PERCENTAGE_SPLIT`, `MODULO`",
+        ),
         (condition(r#""property":"a","operator":"EQUAL","value":7"#), "conditions[0].value"),
         (condition(r#""property":"a","value":"b""#), "rules[0].conditions[0]"),
         (

@@ -58,15 +58,27 @@ CREATE TABLE identities (
     UNIQUE (environment_id, identifier)
 );
 
+-- How many there are is asked whenever one is made, too often to count them.
+ALTER TABLE environments ADD COLUMN identities BIGINT NOT NULL DEFAULT 0;
+CREATE TRIGGER identities_made AFTER INSERT ON identities BEGIN
+    UPDATE environments SET identities = identities + 1 WHERE id = NEW.environment_id;
+END;
+CREATE TRIGGER identities_gone AFTER DELETE ON identities BEGIN
+    UPDATE environments SET identities = identities - 1 WHERE id = OLD.environment_id;
+END;
+
+-- environment_id is the identity's: an environment's overrides are few among its identities.
 CREATE TABLE identity_overrides (
-    id          INTEGER PRIMARY KEY AUTOINCREMENT,
-    identity_id BIGINT  NOT NULL REFERENCES identities (id) ON DELETE CASCADE,
-    feature_id  BIGINT  NOT NULL REFERENCES features (id) ON DELETE CASCADE,
-    uuid        TEXT    NOT NULL,
-    enabled     BIGINT  NOT NULL,
-    value       TEXT    NOT NULL,
+    id             INTEGER PRIMARY KEY AUTOINCREMENT,
+    environment_id BIGINT  NOT NULL REFERENCES environments (id) ON DELETE CASCADE,
+    identity_id    BIGINT  NOT NULL REFERENCES identities (id) ON DELETE CASCADE,
+    feature_id     BIGINT  NOT NULL REFERENCES features (id) ON DELETE CASCADE,
+    uuid           TEXT    NOT NULL,
+    enabled        BIGINT  NOT NULL,
+    value          TEXT    NOT NULL,
     UNIQUE (identity_id, feature_id)
 );
+CREATE INDEX identity_overrides_environment ON identity_overrides (environment_id);
 CREATE INDEX identity_overrides_feature ON identity_overrides (feature_id);
 
 INSERT INTO sqlite_sequence (name, seq) VALUES ('segment_overrides', 1000000000);
