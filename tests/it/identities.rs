@@ -16,6 +16,48 @@ async fn shop() -> (Gateway, Environment) {
     (gateway, environment)
 }
 
+/// The shop with a flag of each kind of targeting: `banner` is another one for those who pay and for
+/// Ann, `colour` is shared out, `secret` is for server keys.
+pub(crate) async fn target(gateway: &Gateway, environment: &Environment) {
+    let admin = gateway.admin();
+    let post = async |path: &str, body: Value| admin.call(Method::POST, path, Some(&body)).await;
+    let conditions = json!([{"property": "plan", "operator": "EQUAL", "value": "pro"}]);
+    let rules = json!([{"type": "ALL", "conditions": conditions, "rules": []}]);
+    post("/projects/web/segments", json!({"key": "paying", "rules": rules})).await;
+    let variants = json!([{"key": "red", "value": "#f00", "weight": 50},
+        {"key": "blue", "value": "#00f", "weight": 30.125}]);
+    let colour = json!({"key": "colour", "enabled": true, "value": "grey", "variants": variants});
+    post("/projects/web/features", colour).await;
+    let secret = json!({"key": "secret", "enabled": true, "value": 1, "server_key_only": true});
+    post("/projects/web/features", secret).await;
+    let flag = format!("{}/flags/banner", environment.path());
+    for (path, value) in [("segments/paying", "thank you"), ("identities/ann", "only you")] {
+        let state = json!({"enabled": true, "value": value});
+        admin.call(Method::PUT, &format!("{flag}/{path}"), Some(&state)).await;
+    }
+}
+
+async fn targeted() -> (Gateway, Environment) {
+    let (gateway, environment) = shop().await;
+    target(&gateway, &environment).await;
+    (gateway, environment)
+}
+
+/// Changes settings of an environment.
+async fn set(gateway: &Gateway, environment: &Environment, settings: Value) {
+    gateway.admin().call(Method::PATCH, &environment.path(), Some(&settings)).await;
+}
+
+/// A flag of an answer.
+fn flag<'a>(answer: &'a Value, key: &str) -> Option<&'a Value> {
+    let list = answer.get("flags").unwrap_or(answer);
+    list.as_array().unwrap().iter().find(|flag| flag["feature"]["name"] == key)
+}
+
+fn banner(answer: &Value) -> &Value {
+    &flag(answer, "banner").unwrap()["feature_state_value"]
+}
+
 /// Sends `body` with `key`.
 async fn ask(gateway: &Gateway, key: &str, (method, path): (Method, &str), body: &Value) -> Answer {
     let headers = [("x-environment-key", key), ("content-type", "application/json")];
@@ -260,4 +302,170 @@ async fn an_evaluation_does_not_wait_for_a_store_that_is_busy() {
     other.execute("ROLLBACK").await.unwrap();
     identify(&gateway, &environment, &body).await;
     assert_eq!(kept(&gateway).await.len(), 1);
+}
+
+#[tokio::test]
+async fn everybody_gets_what_is_for_them() {
+    let (gateway, environment) = targeted().await;
+    let as_told =
+        async |body: Value| banner(&identify(&gateway, &environment, &body).await).clone();
+    let pro = json!([one("plan", "pro")]);
+    assert_eq!(as_told(json!({"identifier": "bob"})).await, "hello");
+    assert_eq!(as_told(json!({"identifier": "bob", "traits": pro})).await, "thank you");
+    // What was told once counts the next time, for a read, too.
+    assert_eq!(as_told(json!({"identifier": "bob"})).await, "thank you");
+    assert_eq!(banner(&known(&gateway, &environment, "bob").await), "thank you");
+    assert_eq!(as_told(json!({"identifier": "ann", "traits": pro})).await, "only you");
+    assert_eq!(as_told(json!({"identifier": "", "traits": pro})).await, "thank you");
+    let passing = json!({"identifier": "ann", "traits": pro, "transient": true});
+    assert_eq!(as_told(passing).await, "only you", "overrides count for whoever passes by");
+    let passing = json!([{"trait_key": "plan", "trait_value": "free", "transient": true}]);
+    assert_eq!(as_told(json!({"identifier": "bob", "traits": passing})).await, "hello");
+    // The environment's own list knows no people.
+    let key = [("x-environment-key", environment.client_key.as_str())];
+    assert_eq!(banner(&get(&gateway, "/api/v1/flags/", &key).await.json()), "hello");
+}
+
+#[tokio::test]
+async fn variants_are_shared_out_to_identities_only() {
+    let (gateway, environment) = targeted().await;
+    let key = [("x-environment-key", environment.client_key.as_str())];
+    let own = get(&gateway, "/api/v1/flags/", &key).await.json();
+    let own = flag(&own, "colour").unwrap();
+    assert_eq!(
+        (&own["feature"]["type"], &own["feature_state_value"]),
+        (&json!("MULTIVARIATE"), &json!("grey"))
+    );
+    let mut seen = std::collections::BTreeSet::new();
+    for number in 0..30 {
+        let answer = known(&gateway, &environment, &format!("user-{number}")).await;
+        let colour = flag(&answer, "colour").unwrap();
+        let value = match colour["variant"].as_str().unwrap() {
+            "control" => "grey",
+            "red" => "#f00",
+            "blue" => "#00f",
+            other => panic!("{other}"),
+        };
+        assert_eq!(colour["feature_state_value"], value);
+        assert_eq!(flag(&answer, "banner").unwrap()["variant"], Value::Null);
+        seen.insert(value);
+        let again = known(&gateway, &environment, &format!("user-{number}")).await;
+        assert_eq!(flag(&again, "colour"), Some(colour), "it stays");
+    }
+    assert_eq!(seen.len(), 3, "{seen:?}");
+}
+
+#[tokio::test]
+async fn what_is_for_servers_is_at_no_public_door() {
+    let (gateway, environment) = targeted().await;
+    for (key, is_seen) in [(&environment.client_key, false), (&environment.server_key, true)] {
+        let headers = [("x-environment-key", key.as_str())];
+        for path in ["/api/v1/flags/", "/api/v1/identities/?identifier=bob"] {
+            let answer = get(&gateway, path, &headers).await.json();
+            assert_eq!(flag(&answer, "secret").is_some(), is_seen, "{path}");
+        }
+        for path in
+            ["/api/v1/flags/?feature=secret", "/api/v1/identities/?identifier=bob&feature=secret"]
+        {
+            let status = if is_seen { 200 } else { 404 };
+            assert_eq!(get(&gateway, path, &headers).await.status, status, "{path}");
+        }
+    }
+    assert_eq!(gateway.flags(&environment.client_key).await["flags"].get("secret"), None);
+}
+
+#[tokio::test]
+async fn what_is_off_is_hidden_after_evaluation() {
+    let (gateway, environment) = targeted().await;
+    set(&gateway, &environment, json!({"hide_disabled_flags": true})).await;
+    let off = json!({"enabled": false});
+    let path = format!("{}/flags/banner", environment.path());
+    gateway.admin().call(Method::PATCH, &path, Some(&off)).await;
+    for key in [&environment.client_key, &environment.server_key] {
+        let headers = [("x-environment-key", key.as_str())];
+        let own = get(&gateway, "/api/v1/flags/", &headers).await.json();
+        assert!(flag(&own, "banner").is_none() && flag(&own, "dark-mode").is_none());
+        let bob = get(&gateway, "/api/v1/identities/?identifier=bob", &headers).await.json();
+        assert!(flag(&bob, "banner").is_none());
+        let ann = get(&gateway, "/api/v1/identities/?identifier=ann", &headers).await.json();
+        assert_eq!(banner(&ann), "only you", "for her it is on");
+    }
+    let server = [("x-environment-key", environment.server_key.as_str())];
+    let document = get(&gateway, "/api/v1/environment-document/", &server).await.json();
+    assert_eq!(document["hide_disabled_flags"], true);
+    assert_eq!(document["feature_states"].as_array().unwrap().len(), 5, "SDKs filter themselves");
+}
+
+#[tokio::test]
+async fn what_is_sensitive_is_hidden_from_everybody() {
+    let (gateway, environment) = targeted().await;
+    set(&gateway, &environment, json!({"hide_sensitive_data": true})).await;
+    let body = json!({"identifier": "bob", "traits": [one("plan", "pro")]});
+    let answer = identify(&gateway, &environment, &body).await;
+    assert_eq!(answer["traits"], json!([]));
+    let shown = flag(&answer, "banner").unwrap();
+    assert_eq!((&shown["id"], &shown["feature"]["description"]), (&Value::Null, &Value::Null));
+    assert_eq!(banner(&answer), "thank you", "what is hidden counts all the same");
+}
+
+/// Anybody may have a client key. Evaluations go on without what it tells; who only wants to tell is
+/// refused.
+#[tokio::test]
+async fn traits_by_client_keys_can_be_turned_off() {
+    let (gateway, environment) = targeted().await;
+    set(&gateway, &environment, json!({"allow_client_traits": false})).await;
+    let body = json!({"identifier": "bob", "traits": [one("plan", "pro")]});
+    let answer = identify(&gateway, &environment, &body).await;
+    assert_eq!((banner(&answer), &answer["traits"]), (&json!("hello"), &json!([])));
+    let told =
+        json!({"identity": {"identifier": "bob"}, "trait_key": "plan", "trait_value": "pro"});
+    let traits_door = || (Method::POST, "/api/v1/traits/");
+    let refused = ask(&gateway, &environment.client_key, traits_door(), &told).await;
+    assert_eq!(refused.status, 400);
+    // A server may; then it counts for the client, too.
+    let taken = ask(&gateway, &environment.server_key, traits_door(), &told).await;
+    assert_eq!(taken.status, 200);
+    assert_eq!(banner(&known(&gateway, &environment, "bob").await), "thank you");
+}
+
+#[tokio::test]
+async fn keeping_traits_can_be_turned_off() {
+    let (gateway, environment) = targeted().await;
+    set(&gateway, &environment, json!({"persist_traits": false})).await;
+    let body = json!({"identifier": "bob", "traits": [one("plan", "pro")]});
+    assert_eq!(banner(&identify(&gateway, &environment, &body).await), "thank you");
+    assert_eq!(banner(&known(&gateway, &environment, "bob").await), "hello");
+    let told =
+        json!({"identity": {"identifier": "bob"}, "trait_key": "plan", "trait_value": "pro"});
+    let door = (Method::POST, "/api/v1/traits/");
+    assert_eq!(ask(&gateway, &environment.server_key, door, &told).await.status, 400);
+}
+
+/// Everything that those need who evaluate by themselves, in one page.
+#[tokio::test]
+async fn the_document_tells_of_targeting() {
+    let (gateway, environment) = targeted().await;
+    let headers = [("x-environment-key", environment.server_key.as_str())];
+    let answer = get(&gateway, "/api/v1/environment-document/", &headers).await;
+    assert_eq!(answer.header("link"), "", "only two SDKs follow a link");
+    let document = answer.json();
+    let segment = &document["project"]["segments"][0];
+    assert_eq!(segment["name"], "paying");
+    let condition = json!({"operator": "EQUAL", "property_": "plan", "value": "pro"});
+    assert_eq!(segment["rules"][0]["conditions"], json!([condition]));
+    assert_eq!(segment["feature_states"][0]["feature_segment"], json!({"priority": 0}));
+    assert_eq!(segment["feature_states"][0]["feature_state_value"], "thank you");
+    let states = document["feature_states"].as_array().unwrap();
+    let colour = states.iter().find(|state| state["feature"]["name"] == "colour").unwrap();
+    let shares: Vec<&Value> = colour["multivariate_feature_state_values"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|share| &share["percentage_allocation"])
+        .collect();
+    assert_eq!(shares, [&json!(50.0), &json!(30.125)]);
+    assert_eq!(document["identity_overrides"][0]["identifier"], "ann");
+    let secret = states.iter().find(|state| state["feature"]["name"] == "secret").unwrap();
+    let hidden = json!([secret["feature"]["id"]]);
+    assert_eq!(document["project"]["server_key_only_feature_ids"], hidden);
 }

@@ -8,6 +8,7 @@ use crate::harness::admin::Environment;
 use crate::harness::answer::{Answer, send};
 use crate::harness::wire::{ASKS, Wire};
 use crate::harness::{Gateway, eventually};
+use crate::identities::target;
 use crate::push_only::{KEY, announce_at};
 
 const BULK: &str = "/ofrep/v1/evaluate/flags";
@@ -370,4 +371,98 @@ async fn evaluations_are_measured_by_dialect() {
         let label = format!("dialect=\"{dialect}\"");
         gateway.metric_becomes("flagcast_evaluation_seconds_count", &[&label], count).await;
     }
+}
+
+/// The value, variant and reason of a flag; its error when it has one.
+fn told(answer: &Value, key: &str) -> Value {
+    let flag = answer["flags"].as_array().unwrap().iter().find(|flag| flag["key"] == key).unwrap();
+    match flag.get("errorCode") {
+        Some(code) => code.clone(),
+        None => json!([flag.get("value"), flag["variant"], flag["reason"]]),
+    }
+}
+
+#[tokio::test]
+async fn everybody_is_told_what_is_for_them_and_why() {
+    let (gateway, environment) = shop().await;
+    target(&gateway, &environment).await;
+    let ask = async |context: Value| {
+        bulk(&gateway, &environment, &json!({"context": context})).await.json()
+    };
+    let paying = json!(["thank you", "paying", "TARGETING_MATCH"]);
+    let bob = ask(json!({"targetingKey": "bob", "plan": "pro"})).await;
+    assert_eq!(told(&bob, "banner"), paying);
+    assert_eq!(told(&bob, "colour")[2], "SPLIT");
+    let bob = ask(json!({"targetingKey": "bob"})).await;
+    assert_eq!(told(&bob, "banner"), json!(["hello", "default", "DEFAULT"]));
+    let ann = ask(json!({"targetingKey": "ann", "plan": "pro"})).await;
+    assert_eq!(told(&ann, "banner"), json!(["only you", "identity", "TARGETING_MATCH"]));
+    // Somebody unnamed gets what does not depend on a name, and is told what does.
+    let unnamed = ask(json!({"plan": "pro", "anonymous": true})).await;
+    assert_eq!(told(&unnamed, "banner"), paying);
+    assert_eq!(told(&unnamed, "colour"), "TARGETING_KEY_MISSING");
+    let path = format!("{BULK}/colour");
+    let one = post(&gateway, &environment, &path, &[], "{}").await;
+    assert_eq!(one.status, 400);
+    assert_eq!(one.json()["errorCode"], "TARGETING_KEY_MISSING");
+    assert_eq!(one.json()["key"], "colour");
+}
+
+/// An answer follows from the request alone.
+#[tokio::test]
+async fn what_is_kept_of_an_identity_does_not_count_here() {
+    let (gateway, environment) = shop().await;
+    target(&gateway, &environment).await;
+    let key = [("x-environment-key", environment.client_key.as_str())];
+    let body =
+        json!({"identifier": "bob", "traits": [{"trait_key": "plan", "trait_value": "pro"}]});
+    let path = (Method::POST, "/api/v1/identities/");
+    assert_eq!(send(&gateway, path, &key, Some(body.to_string())).await.status, 200);
+    let bob = bulk(&gateway, &environment, &json!({"context": {"targetingKey": "bob"}})).await;
+    assert_eq!(told(&bob.json(), "banner")[0], "hello");
+}
+
+#[tokio::test]
+async fn what_is_for_servers_is_told_to_server_keys_only() {
+    let (gateway, environment) = shop().await;
+    target(&gateway, &environment).await;
+    for (key, is_seen) in [(&environment.client_key, false), (&environment.server_key, true)] {
+        let headers = [("x-api-key", key.as_str())];
+        let body = Some(ann().to_string());
+        let all = send(&gateway, (Method::POST, BULK), &headers, body.clone()).await.json();
+        let has = all["flags"].as_array().unwrap().iter().any(|flag| flag["key"] == "secret");
+        assert_eq!(has, is_seen);
+        let path = format!("{BULK}/secret");
+        let one = send(&gateway, (Method::POST, &path), &headers, body).await;
+        assert_eq!(one.status, if is_seen { 200 } else { 404 });
+    }
+}
+
+/// What a client key tells of people counts no more here than in Flagsmith's dialect.
+#[tokio::test]
+async fn attributes_by_client_keys_can_be_turned_off() {
+    let (gateway, environment) = shop().await;
+    target(&gateway, &environment).await;
+    let off = json!({"allow_client_traits": false});
+    gateway.admin().call(Method::PATCH, &environment.path(), Some(&off)).await;
+    let body = json!({"context": {"targetingKey": "bob", "plan": "pro"}});
+    let by_client = bulk(&gateway, &environment, &body).await.json();
+    assert_eq!(told(&by_client, "banner")[0], "hello");
+    let key = [("x-api-key", environment.server_key.as_str())];
+    let by_server = send(&gateway, (Method::POST, BULK), &key, Some(body.to_string())).await;
+    assert_eq!(told(&by_server.json(), "banner")[0], "thank you");
+}
+
+#[tokio::test]
+async fn text_that_is_json_is_told_as_what_it_is() {
+    let (gateway, environment) = shop().await;
+    for (key, value) in [("number", "1.0"), ("object", "{\"a\": [1, null]}")] {
+        let body = json!({"key": key, "enabled": true, "value": value, "value_type": "json"});
+        gateway.admin().call(Method::POST, "/projects/web/features", Some(&body)).await;
+    }
+    let answer = bulk(&gateway, &environment, &ann()).await;
+    assert_eq!(told(&answer.json(), "object")[0], json!({"a": [1, null]}));
+    // Python's provider takes 1 for no fraction.
+    let text = String::from_utf8(answer.body).unwrap();
+    assert!(text.contains("\"value\":1.0,"), "{text}");
 }
