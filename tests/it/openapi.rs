@@ -7,9 +7,9 @@ use std::time::Duration;
 use reqwest::Method;
 use serde_json::json;
 
+use crate::harness::Gateway;
 use crate::harness::admin::Environment;
 use crate::harness::process::Process;
-use crate::harness::Gateway;
 
 const PROGRAM: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/target/openapi-venv/bin/st");
 const ASSETS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/openapi");

@@ -164,8 +164,7 @@ pub fn openapi() -> String {
 
 /// What a derive cannot say of a body, in the terms of JSON Schema.
 fn refinements() -> [(&'static str, Json); 6] {
-    let given =
-        |field: &str, kind: &str| json!({ "required": [field], "properties": { field: { "type": kind } } });
+    let given = |field: &str, kind: &str| json!({ "required": [field], "properties": { field: { "type": kind } } });
     let state = json!({ "anyOf": [
         given("enabled", "boolean"),
         { "required": ["value"] },
