@@ -57,7 +57,7 @@ const REFUSALS: [Refusal; 11] = [
     Refusal {
         status: "403",
         name: "Forbidden",
-        codes: &["role_too_small", "outside_scope"],
+        codes: &["role_too_small", "outside_scope", "read_only"],
         about: "The token may not do this.",
     },
     Refusal {
@@ -75,7 +75,7 @@ const REFUSALS: [Refusal; 11] = [
     Refusal {
         status: "409",
         name: "Conflict",
-        codes: &["already_exists", "limit_reached"],
+        codes: &["already_exists", "limit_reached", "flag_dependency"],
         about: "What there is already stands against it.",
     },
     Refusal {
@@ -135,7 +135,8 @@ impl Operation<'_> {
             // A new token may name a project and an environment in its body.
             "404" => self.names_something() || (self.changes && is_about_tokens),
             "408" | "413" | "422" => self.changes,
-            "409" => self.changes && !self.deletes,
+            // A feature that the rules of a segment read stays.
+            "409" => self.changes && (!self.deletes || self.path.ends_with("/features/{feature}")),
             "412" => self.changes && self.is_about_one_environment(),
             _ => true,
         }

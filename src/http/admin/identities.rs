@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::response::Response;
 use http::StatusCode;
 use serde::{Deserialize, Serialize};
@@ -17,7 +17,7 @@ use super::pages::{Listed, PageQuery, decode_text, encode_text};
 use super::shapes::{Deleted, Here, rfc3339};
 use crate::http::errors::Problem;
 use crate::http::identity::{check_identifier, check_traits};
-use crate::http::request::Params;
+use crate::http::request::{Params, Path};
 use crate::model::Role;
 use crate::store::{IdentityDetails, TraitsUpdate};
 

@@ -60,6 +60,9 @@ pub(super) enum TraitValue {}
 /// Traits by their names.
 pub(super) enum Traits {}
 
+/// Traits by their names, as the text of a JSON object.
+pub(super) enum TraitsText {}
+
 /// An instant, as RFC 3339 has it.
 pub(super) enum Time {}
 
@@ -207,6 +210,14 @@ impl PartialSchema for Traits {
 }
 
 impl ToSchema for Traits {}
+
+impl PartialSchema for TraitsText {
+    fn schema() -> RefOr<Schema> {
+        done(text("A JSON object of traits.").format(Some(custom("traits"))))
+    }
+}
+
+impl ToSchema for TraitsText {}
 
 impl PartialSchema for Time {
     fn schema() -> RefOr<Schema> {
