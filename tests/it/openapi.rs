@@ -15,7 +15,7 @@ const PROGRAM: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/target/openapi-venv/
 const ASSETS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/openapi");
 
 /// How long a run may take beside other tests; alone it takes about half a minute.
-const RUN: Duration = Duration::from_secs(300);
+const RUN: Duration = Duration::from_mins(5);
 
 /// Tokens before the one that asks: deletions try small numbers first.
 const DECOYS: usize = 5;
