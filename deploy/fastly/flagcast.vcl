@@ -224,7 +224,7 @@ sub vcl_error {
         "accept, authorization, baggage, cache-control, content-type, " +
         "flagsmith-application-name, flagsmith-application-version, flagsmith-sdk-user-agent, " +
         "if-none-match, last-event-id, origin, sentry-trace, traceparent, tracestate, user-agent, " +
-        "x-csrftoken, x-environment-key, x-requested-with";
+        "x-api-key, x-csrftoken, x-environment-key, x-requested-with";
     set obj.http.Access-Control-Max-Age = "86400";
     synthetic {""};
     return(deliver);

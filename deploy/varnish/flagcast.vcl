@@ -346,7 +346,7 @@ sub vcl_synth {
 		set resp.http.Access-Control-Allow-Headers = "accept, authorization, baggage, cache-control, content-type, " +
 		    "flagsmith-application-name, flagsmith-application-version, flagsmith-sdk-user-agent, " +
 		    "if-none-match, last-event-id, origin, sentry-trace, traceparent, tracestate, user-agent, " +
-		    "x-csrftoken, x-environment-key, x-requested-with";
+		    "x-api-key, x-csrftoken, x-environment-key, x-requested-with";
 		set resp.http.Access-Control-Max-Age = "86400";
 		return (deliver);
 	}

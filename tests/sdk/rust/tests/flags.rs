@@ -24,9 +24,9 @@ impl Gateway {
             .spawn()
             .unwrap();
         let lines = BufReader::new(child.stdout.take().unwrap()).lines();
-        let mut urls = lines.map_while(Result::ok).filter_map(|line| {
-            line.strip_prefix("  URL:").map(|url| url.trim().to_owned())
-        });
+        let mut urls = lines
+            .map_while(Result::ok)
+            .filter_map(|line| line.strip_prefix("  URL:").map(|url| url.trim().to_owned()));
         let url = urls.next().expect("the gateway ended before it listened");
         Self { child, url }
     }
@@ -49,10 +49,8 @@ fn professionals_are_welcome() {
             ..FlagsmithOptions::default()
         };
         let flagsmith = Flagsmith::new("ser.test".to_owned(), options);
-        let plan = FlagsmithValue {
-            value: "pro".to_owned(),
-            value_type: FlagsmithValueType::String,
-        };
+        let plan =
+            FlagsmithValue { value: "pro".to_owned(), value_type: FlagsmithValueType::String };
         let traits = vec![flagsmith::flagsmith::models::SDKTrait::new("plan".to_owned(), plan)];
         let flags = flagsmith.get_identity_flags("ada", Some(traits), None).unwrap();
         assert_eq!(flags.get_feature_value_as_string("banner").unwrap(), "Welcome, professional!");
