@@ -48,6 +48,10 @@ impl Problem {
         Self::new(StatusCode::BAD_REQUEST, "invalid_query", detail)
     }
 
+    pub(super) fn invalid_path(detail: String) -> Self {
+        Self::new(StatusCode::BAD_REQUEST, "invalid_path", detail)
+    }
+
     pub(super) fn invalid_header(detail: &str) -> Self {
         Self::new(StatusCode::BAD_REQUEST, "invalid_header", detail)
     }

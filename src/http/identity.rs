@@ -6,7 +6,7 @@ use crate::model::Scalar;
 use crate::store::TraitsUpdate;
 
 /// Longest name of a trait, in characters.
-const TRAIT_KEY_MAX: usize = 200;
+pub(super) const TRAIT_KEY_MAX: usize = 200;
 
 /// Checks what an app calls an identity.
 pub(super) fn check_identifier(identifier: &str, limits: &Limits) -> Result<(), Problem> {

@@ -111,3 +111,18 @@ impl<S: Sync, T: DeserializeOwned> FromRequestParts<S> for Params<T> {
             .map_err(|error| Problem::invalid_query(error.to_string()))
     }
 }
+
+/// Parts of the path; what is no UTF-8 is refused as everything else is.
+#[derive(Debug)]
+pub(super) struct Path<T>(pub(super) T);
+
+impl<S: Send + Sync, T: DeserializeOwned + Send> FromRequestParts<S> for Path<T> {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
+        axum::extract::Path::from_request_parts(parts, state)
+            .await
+            .map(|axum::extract::Path(named)| Self(named))
+            .map_err(|error| Problem::invalid_path(error.body_text()))
+    }
+}

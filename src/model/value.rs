@@ -48,9 +48,23 @@ impl FlagValue {
                 Some(value) if (-INTEGER_MAX..=INTEGER_MAX).contains(&value) => {
                     Ok(Self::Integer(value))
                 }
-                None if number.is_f64() => Err(ValueError::Fraction),
+                None => Self::from_float(number.as_f64().unwrap_or(f64::INFINITY)),
                 _ => Err(ValueError::IntegerTooLarge),
             },
+        }
+    }
+
+    /// JSON knows only numbers: `7.0` is the whole number 7.
+    fn from_float(number: f64) -> Result<Self, ValueError> {
+        if number.fract() != 0.0 {
+            return Err(ValueError::Fraction);
+        }
+        #[expect(clippy::cast_possible_truncation, reason = "a float beyond is made the limit")]
+        let whole = number as i64;
+        if (-INTEGER_MAX..=INTEGER_MAX).contains(&whole) {
+            Ok(Self::Integer(whole))
+        } else {
+            Err(ValueError::IntegerTooLarge)
         }
     }
 
@@ -99,7 +113,9 @@ mod tests {
         assert_eq!(parse("null"), Ok(FlagValue::Null));
         assert_eq!(parse("-7"), Ok(FlagValue::Integer(-7)));
         assert_eq!(parse("\"7\""), Ok(FlagValue::Text("7".to_owned())));
+        assert_eq!(parse("7.0"), Ok(FlagValue::Integer(7)));
         assert_eq!(parse("7.5"), Err(ValueError::Fraction));
+        assert_eq!(parse("1e300"), Err(ValueError::IntegerTooLarge));
         assert_eq!(parse("[]"), Err(ValueError::Structure));
         assert_eq!(parse("9007199254740992"), Err(ValueError::IntegerTooLarge));
         assert_eq!(parse("18446744073709551615"), Err(ValueError::IntegerTooLarge));

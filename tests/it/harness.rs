@@ -55,13 +55,22 @@ pub(crate) const PUSH_TOKEN: &str = "test-push-token-0123456789abcdef";
 const FIXTURE: &str = "flags.json";
 
 /// Asks `check` until it has an answer, and panics with `what` when that takes too long.
-pub(crate) async fn eventually<T>(what: &str, mut check: impl AsyncFnMut() -> Option<T>) -> T {
-    let deadline = Instant::now() + SOON;
+pub(crate) async fn eventually<T>(what: &str, check: impl AsyncFnMut() -> Option<T>) -> T {
+    eventually_within(SOON, what, check).await
+}
+
+/// The same for what takes its time.
+pub(crate) async fn eventually_within<T>(
+    limit: Duration,
+    what: &str,
+    mut check: impl AsyncFnMut() -> Option<T>,
+) -> T {
+    let deadline = Instant::now() + limit;
     loop {
         if let Some(answer) = check().await {
             return answer;
         }
-        assert!(Instant::now() < deadline, "not within {SOON:?}: {what}");
+        assert!(Instant::now() < deadline, "not within {limit:?}: {what}");
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
 }

@@ -30,6 +30,7 @@ mod listen;
 mod management;
 mod matrix;
 mod ofrep;
+mod openapi;
 mod openfeature;
 mod openfeature_web;
 mod pace;

@@ -42,6 +42,7 @@ async fn projects_live_from_creation_to_deletion() {
     admin.call(Method::DELETE, "/projects/web", None).await;
     stream.ended().await;
     Ask::new(Method::GET, "/projects/web").refused(&gateway, 404, "not_found").await;
+    Ask::new(Method::GET, "/projects/%ff").refused(&gateway, 400, "invalid_path").await;
     let url = gateway.url(&format!("/sdk/v1/environments/{}/flags", environment.client_key));
     assert_eq!(http().get(url).send().await.unwrap().status(), 404);
 }

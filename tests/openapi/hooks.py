@@ -1,4 +1,5 @@
-"""What a schema cannot say: a cursor is good only if the gateway made it."""
+"""What a schema cannot say: a cursor is good only if the gateway made it, and a
+text in a URL may have to be JSON."""
 
 from base64 import urlsafe_b64encode
 
@@ -14,3 +15,6 @@ def cursors(*texts):
 
 schemathesis.openapi.format("cursor", cursors("after:1", "after:20"))
 schemathesis.openapi.format("text-cursor", cursors("behind:a", "behind:user-1"))
+schemathesis.openapi.format(
+    "traits", strategies.sampled_from(["{}", '{"plan":"pro","age":7}', '{"plan":null}'])
+)

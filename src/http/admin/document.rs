@@ -57,7 +57,7 @@ const REFUSALS: [Refusal; 11] = [
     Refusal {
         status: "403",
         name: "Forbidden",
-        codes: &["role_too_small", "outside_scope"],
+        codes: &["role_too_small", "outside_scope", "read_only"],
         about: "The token may not do this.",
     },
     Refusal {
@@ -75,7 +75,7 @@ const REFUSALS: [Refusal; 11] = [
     Refusal {
         status: "409",
         name: "Conflict",
-        codes: &["already_exists", "limit_reached"],
+        codes: &["already_exists", "limit_reached", "flag_dependency"],
         about: "What there is already stands against it.",
     },
     Refusal {
@@ -135,7 +135,8 @@ impl Operation<'_> {
             // A new token may name a project and an environment in its body.
             "404" => self.names_something() || (self.changes && is_about_tokens),
             "408" | "413" | "422" => self.changes,
-            "409" => self.changes && !self.deletes,
+            // A feature that the rules of a segment read stays.
+            "409" => self.changes && (!self.deletes || self.path.ends_with("/features/{feature}")),
             "412" => self.changes && self.is_about_one_environment(),
             _ => true,
         }
@@ -163,11 +164,19 @@ pub fn openapi() -> String {
 }
 
 /// What a derive cannot say of a body, in the terms of JSON Schema.
-fn refinements() -> [(&'static str, Json); 5] {
-    let one_of_them = json!({ "anyOf": [
-        { "required": ["enabled"], "properties": { "enabled": { "type": "boolean" } } },
+fn refinements() -> [(&'static str, Json); 6] {
+    let given = |field: &str, kind: &str| json!({ "required": [field], "properties": { field: { "type": kind } } });
+    let state = json!({ "anyOf": [
+        given("enabled", "boolean"),
         { "required": ["value"] },
-        { "required": ["weights"], "properties": { "weights": { "type": "object" } } },
+        given("weights", "object"),
+    ] });
+    let settings = json!({ "anyOf": [
+        given("name", "string"),
+        given("hide_disabled_flags", "boolean"),
+        given("allow_client_traits", "boolean"),
+        given("hide_sensitive_data", "boolean"),
+        given("persist_traits", "boolean"),
     ] });
     let project_of_environment = json!({
         "if": {
@@ -177,8 +186,9 @@ fn refinements() -> [(&'static str, Json); 5] {
         "then": { "required": ["project"], "properties": { "project": { "type": "string" } } },
     });
     [
-        ("FlagPatch", one_of_them.clone()),
-        ("BatchItem", one_of_them),
+        ("FlagPatch", state.clone()),
+        ("BatchItem", state),
+        ("EnvironmentPatch", settings),
         ("NewTokenBody", project_of_environment),
         ("Rule", json!({ "additionalProperties": false })),
         ("Condition", json!({ "additionalProperties": false })),

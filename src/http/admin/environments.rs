@@ -1,6 +1,6 @@
 //! `/admin/v1/projects/{project}/environments`, with server keys and listeners.
 
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::response::Response;
 use http::StatusCode;
 use http::header::ETAG;
@@ -15,7 +15,7 @@ use super::kinds;
 use super::pages::{Listed, PageQuery};
 use super::shapes::{Deleted, EnvironmentShape, Revoked, check_name, key_of, rfc3339};
 use crate::http::errors::Problem;
-use crate::http::request::Params;
+use crate::http::request::{Params, Path};
 use crate::model::{Environment, EnvironmentSettings, Project, Role, Secret, UpdatedAt};
 use crate::store::keys::{digest, new_client_key, new_server_key};
 use crate::store::{Change, EnvironmentUpdate, NewEnvironment, ServerKey};

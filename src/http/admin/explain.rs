@@ -3,7 +3,7 @@
 //! It evaluates as the doors do for Flagsmith's SDKs: what is kept of the identity counts, and what is
 //! told in the question lies over it.
 
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::response::Response;
 use http::StatusCode;
 use http::header::ETAG;
@@ -14,10 +14,11 @@ use utoipa::{IntoParams, ToSchema};
 use super::Admin;
 use super::call::{answer, etag};
 use super::caller::Caller;
+use super::kinds;
 use crate::evaluation::{Context, Evaluator, ExplainedFlag, ExplainedSegment, Subject};
 use crate::http::errors::Problem;
 use crate::http::identity::{check_identifier, check_traits};
-use crate::http::request::Params;
+use crate::http::request::{Params, Path};
 use crate::model::{Scalar, Traits, UpdatedAt};
 use crate::store::TraitsUpdate;
 
@@ -27,8 +28,10 @@ use crate::store::TraitsUpdate;
 #[into_params(parameter_in = Query)]
 pub(super) struct ExplainQuery {
     /// What the app calls the identity; absent: somebody unnamed.
+    #[param(value_type = Option<kinds::Identifier>, inline)]
     identifier: Option<String>,
     /// A JSON object of traits, which lie over those that are kept; null takes one away.
+    #[param(value_type = Option<kinds::TraitsText>, inline)]
     traits: Option<String>,
     /// Only this flag; absent: all.
     flag: Option<String>,
@@ -39,7 +42,7 @@ pub(super) struct ExplainQuery {
 pub(super) struct ExplanationShape {
     revision: u64,
     /// Seconds since the epoch.
-    #[schema(value_type = f64)]
+    #[schema(value_type = kinds::Seconds)]
     updated_at: UpdatedAt,
     identifier: Option<String>,
     /// What the evaluation knew of the identity.

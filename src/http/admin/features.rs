@@ -1,6 +1,6 @@
 //! `/admin/v1/projects/{project}/features`.
 
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::response::Response;
 use http::StatusCode;
 use serde::Deserialize;
@@ -19,7 +19,7 @@ use super::shapes::{
 use super::variants::{NewVariantBody, checked_variants};
 use super::wanted::{check_type, check_value};
 use crate::http::errors::Problem;
-use crate::http::request::Params;
+use crate::http::request::{Params, Path};
 use crate::model::{FeatureDefaults, FeatureKey, FlagValue, Role, ValueType};
 use crate::store::{FeatureUpdate, NewFeature};
 

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::response::Response;
 use http::StatusCode;
 use http::header::ETAG;
@@ -19,7 +19,7 @@ use super::shapes::{FlagShape, stamp_after};
 use super::wanted::{Wanted, given};
 use crate::config::Limits;
 use crate::http::errors::Problem;
-use crate::http::request::Params;
+use crate::http::request::{Params, Path};
 use crate::model::{Environment, Flag, FlagValue, Role, UpdatedAt, Weight};
 use crate::store::StoreError;
 

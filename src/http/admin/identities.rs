@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::response::Response;
 use http::StatusCode;
 use serde::{Deserialize, Serialize};
@@ -17,7 +17,7 @@ use super::pages::{Listed, PageQuery, decode_text, encode_text};
 use super::shapes::{Deleted, Here, rfc3339};
 use crate::http::errors::Problem;
 use crate::http::identity::{check_identifier, check_traits};
-use crate::http::request::Params;
+use crate::http::request::{Params, Path};
 use crate::model::Role;
 use crate::store::{IdentityDetails, TraitsUpdate};
 
@@ -43,7 +43,7 @@ pub(super) struct IdentitiesQuery {
 pub(super) struct IdentityPatch {
     /// Traits by their names: a boolean, a number or a string; null takes one away. Those that are
     /// not named stay.
-    #[schema(value_type = BTreeMap<String, kinds::TraitValue>)]
+    #[schema(value_type = kinds::Traits)]
     traits: TraitsUpdate,
 }
 
@@ -57,7 +57,7 @@ pub(super) struct IdentityShape {
     #[schema(value_type = Option<kinds::Time>)]
     created_at: Option<String>,
     /// What is known of it: booleans, numbers and strings.
-    #[schema(value_type = BTreeMap<String, kinds::TraitValue>)]
+    #[schema(value_type = kinds::Traits)]
     traits: BTreeMap<String, Json>,
     /// What it gets instead of others, by the key of the feature.
     overrides: BTreeMap<String, OverrideShape>,

@@ -1,6 +1,6 @@
 //! `…/flags/{feature}/identities`: the states of a flag for single identities.
 
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::response::Response;
 use http::StatusCode;
 use serde::{Deserialize, Serialize};
@@ -16,7 +16,7 @@ use super::shapes::{Deleted, Here};
 use super::wanted::{Wanted, given};
 use crate::http::errors::Problem;
 use crate::http::identity::check_identifier;
-use crate::http::request::Params;
+use crate::http::request::{Params, Path};
 use crate::model::{FlagValue, Role};
 use crate::store::IdentityOverrideRow;
 

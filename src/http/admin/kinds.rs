@@ -9,6 +9,7 @@ use utoipa::openapi::{KnownFormat, RefOr, SchemaFormat};
 use utoipa::{PartialSchema, ToSchema};
 
 use super::shapes::{DESCRIPTION_MAX, NAME_MAX, TAG_MAX, TAGS_MAX};
+use crate::http::identity::TRAIT_KEY_MAX;
 use crate::model;
 use crate::store::PAGE_MAX;
 
@@ -55,6 +56,12 @@ pub(super) enum Identifier {}
 
 /// What a trait holds; null takes it away.
 pub(super) enum TraitValue {}
+
+/// Traits by their names.
+pub(super) enum Traits {}
+
+/// Traits by their names, as the text of a JSON object.
+pub(super) enum TraitsText {}
 
 /// An instant, as RFC 3339 has it.
 pub(super) enum Time {}
@@ -191,6 +198,26 @@ impl PartialSchema for TraitValue {
 }
 
 impl ToSchema for TraitValue {}
+
+impl PartialSchema for Traits {
+    fn schema() -> RefOr<Schema> {
+        let name = text("What the app calls the trait.").min_length(Some(1));
+        let name = name.max_length(Some(TRAIT_KEY_MAX)).pattern(Some(r"^[^\x00]+$"));
+        let traits = ObjectBuilder::new().schema_type(Type::Object);
+        let traits = traits.property_names(Some(done(name)));
+        done(traits.additional_properties(Some(TraitValue::schema())))
+    }
+}
+
+impl ToSchema for Traits {}
+
+impl PartialSchema for TraitsText {
+    fn schema() -> RefOr<Schema> {
+        done(text("A JSON object of traits.").format(Some(custom("traits"))))
+    }
+}
+
+impl ToSchema for TraitsText {}
 
 impl PartialSchema for Time {
     fn schema() -> RefOr<Schema> {

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::response::Response;
 use http::StatusCode;
 use http::header::ETAG;
@@ -20,7 +20,7 @@ use super::rules::check_circles;
 use super::shapes::{Deleted, Here, weights_shape};
 use super::wanted::{Wanted, given};
 use crate::http::errors::Problem;
-use crate::http::request::Params;
+use crate::http::request::{Params, Path};
 use crate::model::{Flag, FlagValue, Role, Segment, Weight};
 use crate::store::Page;
 

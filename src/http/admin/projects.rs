@@ -1,6 +1,6 @@
 //! `/admin/v1/projects`.
 
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::response::Response;
 use http::StatusCode;
 use serde::Deserialize;
@@ -14,7 +14,7 @@ use super::kinds;
 use super::pages::{Listed, PageQuery};
 use super::shapes::{Deleted, Everywhere, ProjectShape, check_name, key_of, revisions};
 use crate::http::errors::Problem;
-use crate::http::request::Params;
+use crate::http::request::{Params, Path};
 use crate::model::Role;
 
 /// A project to be made.

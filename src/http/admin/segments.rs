@@ -1,6 +1,6 @@
 //! `/admin/v1/projects/{project}/segments`: parts of all identities, told apart by rules.
 
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::response::Response;
 use http::StatusCode;
 use serde::{Deserialize, Serialize};
@@ -17,7 +17,7 @@ use super::shapes::{
     Deleted, Everywhere, check_description, check_name, key_of, revisions, rfc3339,
 };
 use crate::http::errors::Problem;
-use crate::http::request::Params;
+use crate::http::request::{Params, Path};
 use crate::model::{Key, Role, Rule, Segment};
 use crate::store::{NewSegment, SegmentUpdate, Stamps};
 

@@ -1,6 +1,6 @@
 //! `/admin/v1/tokens`: who may use this API.
 
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::response::Response;
 use http::StatusCode;
 use serde::{Deserialize, Serialize};
@@ -14,7 +14,7 @@ use super::kinds;
 use super::pages::{Listed, PageQuery};
 use super::shapes::{Revoked, check_name, rfc3339};
 use crate::http::errors::Problem;
-use crate::http::request::Params;
+use crate::http::request::{Params, Path};
 use crate::model::{Role, Scope, Token, TokenId};
 use crate::store::NewToken;
 use crate::store::keys::{digest, new_token};

@@ -1,7 +1,7 @@
 //! `/admin/v1/projects/{project}/features/{feature}/variants`: the values of a feature among which
 //! identities are shared out. How they are shared out is a matter of each environment's flag.
 
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::response::Response;
 use http::StatusCode;
 use serde::Deserialize;
@@ -14,6 +14,7 @@ use super::shapes::{Everywhere, FeatureShape, key_problem, revisions};
 use super::wanted::{check_type, check_value, given};
 use crate::config::Limits;
 use crate::http::errors::Problem;
+use crate::http::request::Path;
 use crate::model::{Feature, FeatureKey, FlagValue, Role, ValueType, Weight};
 use crate::store::{NewVariant, Stamps, VariantUpdate};
 

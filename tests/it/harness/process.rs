@@ -6,10 +6,11 @@ use std::io::{BufRead as _, BufReader, Read, Write as _};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 use serde_json::Value;
 
-use super::eventually;
+use super::{SOON, eventually_within};
 
 /// What a process has written to one of its outputs so far.
 #[derive(Clone, Default)]
@@ -102,9 +103,14 @@ impl Process {
 
     /// Waits until the process ends by itself and all its output is kept.
     pub(crate) async fn exited(&mut self) -> ExitStatus {
+        self.exited_within(SOON).await
+    }
+
+    /// The same of a process that has much to do.
+    pub(crate) async fn exited_within(&mut self, limit: Duration) -> ExitStatus {
         let what = format!("{} ends", self.name);
-        let status =
-            eventually(&what, async || self.child.lock().unwrap().try_wait().unwrap()).await;
+        let check = async || self.child.lock().unwrap().try_wait().unwrap();
+        let status = eventually_within(limit, &what, check).await;
         self.drain();
         status
     }
