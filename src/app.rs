@@ -94,7 +94,7 @@ impl Source {
             Self::Fixture(fixture) => {
                 fixture::fill(store, fixture, &settings.limits).await?;
                 fixture::greet(fixture, public_url);
-                first_start::know_token(store, settings).await
+                Ok(first_start::know_token(store, settings).await?)
             }
         }
     }

@@ -64,35 +64,42 @@ pub(super) async fn prepare(
 }
 
 /// Makes sure that the configured token exists, and no other.
-pub(super) async fn know_token(store: &Store, settings: &Settings) -> anyhow::Result<()> {
+pub(super) async fn know_token(store: &Store, settings: &Settings) -> Result<(), StoreError> {
     let chosen = &settings.auth.bootstrap_token;
     if chosen.is_empty() {
         return Ok(());
     }
-    let (hash, scope) = (digest(chosen.expose()), Scope::default());
-    let mut change = store.change(origin("serve --fixture")).await?;
-    let token = NewToken { name: "bootstrap", role: Role::Admin, scope: &scope, hash: &hash };
-    change.create_token(&token, &settings.limits).await?;
-    change.seal().await?;
-    change.commit().await?;
-    Ok(())
+    let named = ("bootstrap", Role::Admin);
+    let new = (named, &Scope::default(), chosen);
+    add_token(store, new, &settings.limits, "serve --fixture").await.map(drop)
 }
 
 /// Makes a management token.
 pub async fn create_token(
     store: &Store,
-    (name, role): (&str, Role),
+    named: (&str, Role),
     scope: &Scope,
     limits: &Limits,
     command: &str,
 ) -> Result<CreatedToken, StoreError> {
-    let mut change = store.change(origin(command)).await?;
     let secret = new_token();
+    let token = add_token(store, (named, scope, &secret), limits, command).await?;
+    Ok(CreatedToken { token, secret })
+}
+
+/// Adds a token with this secret, in a change of its own.
+async fn add_token(
+    store: &Store,
+    ((name, role), scope, secret): ((&str, Role), &Scope, &Secret),
+    limits: &Limits,
+    command: &str,
+) -> Result<Token, StoreError> {
+    let mut change = store.change(origin(command)).await?;
     let new = NewToken { name, role, scope, hash: &digest(secret.expose()) };
     let token = change.create_token(&new, limits).await?;
     change.seal().await?;
     change.commit().await?;
-    Ok(CreatedToken { token, secret })
+    Ok(token)
 }
 
 fn origin(command: &str) -> Origin {
