@@ -4,6 +4,7 @@
 //! whichever way it was asked.
 
 use std::collections::HashSet;
+use std::sync::OnceLock;
 
 use regex::{Regex, RegexBuilder};
 use semver::Version;
@@ -33,7 +34,7 @@ pub(super) enum Test {
     /// The remainder of a division.
     Modulo(f64, f64),
     /// Matches a pattern.
-    Regex(Box<Regex>),
+    Regex(Pattern),
     /// Holds a text.
     Contains(String),
     /// Does not.
@@ -42,6 +43,15 @@ pub(super) enum Test {
     Compare(Operator, Box<Against>),
     /// The condition makes no sense, so it does not hold.
     Never,
+}
+
+/// A pattern, compiled when it is first looked for: that takes longer than to read all the rest of a
+/// context, and a change must not wait for it before clients are told. One that cannot be compiled
+/// matches nothing.
+#[derive(Debug)]
+pub(super) struct Pattern {
+    text: String,
+    compiled: OnceLock<Option<Regex>>,
 }
 
 /// What a value is compared with, in every type that it may have.
@@ -67,9 +77,7 @@ impl Test {
             Operator::In => Self::In(list_of(&condition.value)),
             Operator::PercentageSplit => text().parse().map_or(Self::Never, Self::Split),
             Operator::Modulo => modulo(&text()),
-            Operator::Regex => {
-                pattern(&text()).map_or(Self::Never, |pattern| Self::Regex(Box::new(pattern)))
-            }
+            Operator::Regex => Self::Regex(Pattern { text: text(), compiled: OnceLock::new() }),
             Operator::Contains => Self::Contains(text()),
             Operator::NotContains => Self::NotContains(text()),
             Operator::Equal
@@ -100,6 +108,13 @@ impl Test {
             Self::NotContains(text) => !value.shown().contains(text.as_str()),
             Self::Compare(operator, against) => against.compare(*operator, value),
         }
+    }
+}
+
+impl Pattern {
+    fn is_match(&self, text: &str) -> bool {
+        let compiled = self.compiled.get_or_init(|| pattern(&self.text));
+        compiled.as_ref().is_some_and(|pattern| pattern.is_match(text))
     }
 }
 
