@@ -193,6 +193,12 @@ pub fn anchored(pattern: &str) -> String {
     format!("^(?:{pattern})")
 }
 
+/// The pattern as it was written, if it is as engines get it.
+#[must_use]
+pub fn unanchored(pattern: &str) -> Option<&str> {
+    pattern.strip_prefix("^(?:")?.strip_suffix(')')
+}
+
 fn overriding(feature: &Feature, one: &SegmentOverride, priority: u32) -> FeatureContext {
     FeatureContext {
         key: one.state_id.to_string(),

@@ -6,7 +6,7 @@
 use serde::Serialize;
 use serde_json::Value as Json;
 
-use super::context::{ConditionContext, RuleContext, SegmentContext};
+use super::context::{ConditionContext, RuleContext, SegmentContext, unanchored};
 use super::evaluator::{Condition, Evaluator, Rule};
 use super::hash::bucket;
 use super::outcome::{CIRCULAR_REASON, CONTROL, Cause, Subject};
@@ -260,7 +260,7 @@ impl<'a> Search<'_, 'a> {
 /// Patterns are given to engines with an anchor; people wrote them without.
 fn as_written(condition: &ConditionContext) -> Json {
     let pattern = condition.value.as_str().filter(|_| condition.operator == Operator::Regex);
-    let inner = pattern.and_then(|text| text.strip_prefix("^(?:")?.strip_suffix(')'));
+    let inner = pattern.and_then(unanchored);
     inner.map_or_else(|| condition.value.clone(), Json::from)
 }
 

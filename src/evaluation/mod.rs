@@ -24,7 +24,7 @@ pub use check::{
 };
 pub use context::{
     ConditionContext, Context, EnvironmentContext, FeatureContext, IdentityContext, RuleContext,
-    SegmentContext, VariantContext, anchored,
+    SegmentContext, VariantContext, anchored, unanchored,
 };
 pub use evaluator::Evaluator;
 pub use explain::{
@@ -32,5 +32,7 @@ pub use explain::{
     Explanation, Failure, Why,
 };
 pub use hash::bucket;
-pub use outcome::{CIRCULAR_REASON, Cause, Evaluation, Outcome, Subject};
+pub use outcome::{
+    CIRCULAR_REASON, CONTROL, Cause, Evaluation, IDENTITY_OVERRIDES, Outcome, Subject,
+};
 pub use portable::portable;

@@ -8,7 +8,10 @@ use crate::model::{Scalar, Traits};
 pub const CIRCULAR_REASON: &str = "ERROR; code=CIRCULAR_DEPENDENCY";
 
 /// What a split's rest is called.
-pub(super) const CONTROL: &str = "control";
+pub const CONTROL: &str = "control";
+
+/// What engines call the segments that they make of identity overrides.
+pub const IDENTITY_OVERRIDES: &str = "identity_overrides";
 
 /// Who asks.
 #[derive(Clone, Copy, Debug)]
@@ -64,7 +67,7 @@ impl fmt::Display for Cause {
             Self::Default => f.write_str("DEFAULT"),
             Self::Segment(name) => write!(f, "TARGETING_MATCH; segment={name}"),
             Self::Split { weight, .. } => write!(f, "SPLIT; weight={weight}"),
-            Self::Identity => f.write_str("TARGETING_MATCH; segment=identity_overrides"),
+            Self::Identity => write!(f, "TARGETING_MATCH; segment={IDENTITY_OVERRIDES}"),
         }
     }
 }

@@ -25,7 +25,7 @@ pub fn portable(condition: &Condition) -> Condition {
 
 /// Whether a name in a path is itself to every engine. Node's gives `^`, `@`, `;` and others a meaning
 /// within quotes, too.
-fn is_plain_name(name: &str) -> bool {
+pub(super) fn is_plain_name(name: &str) -> bool {
     let plain = |next: char| next.is_alphanumeric() || " -_:/.?".contains(next);
     !name.is_empty() && name != ".." && !name.starts_with("__") && name.chars().all(plain)
 }

@@ -113,7 +113,7 @@ fn is_bounded(path: &str) -> bool {
 }
 
 /// The names in a path that has nothing else: `flags.banner.enabled`, `flags['dark-mode'].enabled`.
-fn member_names(path: &str) -> Option<Vec<&str>> {
+pub(super) fn member_names(path: &str) -> Option<Vec<&str>> {
     let (mut names, mut rest) = (Vec::new(), path);
     loop {
         let end = rest.find(|next: char| !(next.is_ascii_alphanumeric() || next == '_'));

@@ -10,11 +10,8 @@ use std::fmt::Write as _;
 
 use serde_json::{Value as Json, json};
 
-use crate::evaluation::{Cause, Outcome};
+use crate::evaluation::{CONTROL, Cause, Outcome};
 use crate::model::{Condition, Operator, Rule, Scalar, Segment, ValueType};
-
-/// The variant of whom the shares leave over.
-const CONTROL: &str = "control";
 
 /// An outcome up to its metadata, which end with who was asked for; the closing braces follow.
 pub(super) fn outcome(key: &str, kind: ValueType, metadata: &str, outcome: &Outcome) -> String {

@@ -25,10 +25,10 @@ pub use id::{
 };
 pub use pattern::{PatternError, check_pattern};
 pub use revision::{Revision, Stamp, TICK_MICROS, UpdatedAt};
-pub use scalar::{Scalar, ScalarError, Traits};
+pub use scalar::{Scalar, ScalarError, Traits, lay_trait};
 pub use targeting::{
     Condition, Identity, IdentityOverride, IdentityOverrides, KnownIdentity, Operator, Rule,
     RuleKind, Segment, SegmentOverride, ValueType, Variant, Weight, WeightError, WeightsError,
     merge_weights,
 };
-pub use value::{FlagValue, INTEGER_MAX, ValueError};
+pub use value::{FlagValue, INTEGER_MAX, ValueError, given_value};

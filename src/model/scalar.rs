@@ -60,6 +60,14 @@ impl Scalar {
     }
 }
 
+/// Lays a trait over those that are known; null takes it away.
+pub fn lay_trait(traits: &mut Traits, name: String, value: Scalar) {
+    match value {
+        Scalar::Null => drop(traits.remove(&name)),
+        value => drop(traits.insert(name, value)),
+    }
+}
+
 impl From<&FlagValue> for Scalar {
     fn from(value: &FlagValue) -> Self {
         match value {

@@ -103,6 +103,13 @@ impl<'de> Deserialize<'de> for FlagValue {
     }
 }
 
+/// For a field that may be absent: an explicit null is a value, and serde would take it for absence.
+pub fn given_value<'de, D: Deserializer<'de>>(
+    deserializer: D,
+) -> Result<Option<FlagValue>, D::Error> {
+    FlagValue::deserialize(deserializer).map(Some)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

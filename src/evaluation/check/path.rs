@@ -4,6 +4,8 @@
 //! one value, so a path names one: by names only, nothing that searches.
 
 use super::{Wrong, wrong};
+use crate::evaluation::portable::is_plain_name;
+use crate::evaluation::property::member_names;
 
 /// What a path names.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -26,7 +28,7 @@ pub(super) fn parse(property: &str) -> Result<Option<Path<'_>>, Wrong> {
     }
     let known = || wrong("property", KNOWN);
     // Engines take for a path only what begins so, and the rest for a trait.
-    let names = path.strip_prefix('.').and_then(names).ok_or_else(known)?;
+    let names = path.strip_prefix('.').and_then(member_names).ok_or_else(known)?;
     match names.as_slice() {
         ["identity", "identifier" | "key"] | ["environment", "key" | "name"] => {
             Ok(Some(Path::Context))
@@ -45,8 +47,7 @@ pub(super) fn parse(property: &str) -> Result<Option<Path<'_>>, Wrong> {
 
 /// Refuses names which Node's engine gives a meaning even within quotes, or finds on every object.
 pub(super) fn plain(name: &str) -> Result<(), Wrong> {
-    let is_plain = |next: char| next.is_alphanumeric() || " -_:/.?".contains(next);
-    if name.is_empty() || name == ".." || name.starts_with("__") || !name.chars().all(is_plain) {
+    if !is_plain_name(name) {
         return Err(wrong(
             "property",
             format!(
@@ -56,36 +57,6 @@ pub(super) fn plain(name: &str) -> Result<(), Wrong> {
         ));
     }
     Ok(())
-}
-
-/// The names in `identity.traits['home town']`, at most three.
-fn names(path: &str) -> Option<Vec<&str>> {
-    let (mut names, mut rest, mut is_first) = (Vec::new(), path, true);
-    while is_first || !rest.is_empty() {
-        let (name, behind) = match rest.strip_prefix('[') {
-            Some(inside) if !is_first => quoted(inside)?,
-            _ => {
-                let rest = if is_first { rest } else { rest.strip_prefix('.')? };
-                let is_word = |next: char| next.is_ascii_alphanumeric() || next == '_';
-                let end = rest.find(|next| !is_word(next)).unwrap_or(rest.len());
-                let (word, behind) = rest.split_at(end);
-                word.chars().next().filter(|first| !first.is_ascii_digit())?;
-                (word, behind)
-            }
-        };
-        if names.len() == 3 {
-            return None;
-        }
-        names.push(name);
-        (rest, is_first) = (behind, false);
-    }
-    Some(names)
-}
-
-fn quoted(inside: &str) -> Option<(&str, &str)> {
-    let quote = inside.chars().next().filter(|first| matches!(first, '\'' | '"'))?;
-    let (name, behind) = inside[1..].split_once(quote)?;
-    Some((name, behind.strip_prefix(']')?))
 }
 
 #[cfg(test)]

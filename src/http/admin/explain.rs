@@ -19,7 +19,7 @@ use crate::evaluation::{Context, Evaluator, ExplainedFlag, ExplainedSegment, Sub
 use crate::http::errors::Problem;
 use crate::http::identity::{check_identifier, check_traits};
 use crate::http::request::{Params, Path};
-use crate::model::{Scalar, Traits, UpdatedAt};
+use crate::model::{Traits, UpdatedAt, lay_trait};
 use crate::store::TraitsUpdate;
 
 /// Who, and which flag.
@@ -82,10 +82,7 @@ pub(super) async fn explain(
         None => Traits::new(),
     };
     for (name, value) in update {
-        match value {
-            Some(value) => traits.insert(name, value),
-            None => traits.remove(&name),
-        };
+        lay_trait(&mut traits, name, value.unwrap_or_default());
     }
     let state = admin.store.environment_state(environment.id).await?;
     let state = state.ok_or_else(|| {
@@ -122,9 +119,6 @@ fn told(text: Option<&str>) -> Result<TraitsUpdate, Problem> {
             "`traits` must be a JSON object such as {{\"plan\":\"pro\"}}: {error}"
         ))
     })?;
-    let named = traits.into_iter().map(|(name, value)| match value {
-        Scalar::Null => (name, None),
-        value => (name, Some(value)),
-    });
-    Ok(named.collect())
+    // Null takes a trait away, as it does in an update.
+    Ok(traits.into_iter().map(|(name, value)| (name, Some(value))).collect())
 }

@@ -16,11 +16,11 @@ use super::caller::Caller;
 use super::kinds;
 use super::pages::{Listed, PageQuery};
 use super::shapes::{FlagShape, stamp_after};
-use super::wanted::{Wanted, given};
+use super::wanted::Wanted;
 use crate::config::Limits;
 use crate::http::errors::Problem;
 use crate::http::request::{Params, Path};
-use crate::model::{Environment, Flag, FlagValue, Role, UpdatedAt, Weight};
+use crate::model::{Environment, Flag, FlagValue, Role, UpdatedAt, Weight, given_value};
 use crate::store::StoreError;
 
 /// Days that the analytics list tells of.
@@ -36,7 +36,7 @@ pub(super) struct FlagPatch {
     /// On or off.
     enabled: Option<bool>,
     /// Null, a boolean, an integer or a string. Null is a value; absent leaves the value as it is.
-    #[serde(default, deserialize_with = "given")]
+    #[serde(default, deserialize_with = "given_value")]
     #[schema(value_type = kinds::FlagValue)]
     value: Option<FlagValue>,
     /// Shares of variants in percent, by their keys; those that are not named stay.
@@ -70,7 +70,7 @@ pub(super) struct BatchItem {
     /// On or off; absent leaves it.
     enabled: Option<bool>,
     /// Null, a boolean, an integer or a string; absent leaves it.
-    #[serde(default, deserialize_with = "given")]
+    #[serde(default, deserialize_with = "given_value")]
     #[schema(value_type = kinds::FlagValue)]
     value: Option<FlagValue>,
     /// Shares of variants in percent, by their keys; those that are not named stay.

@@ -13,11 +13,11 @@ use super::caller::Caller;
 use super::kinds;
 use super::pages::{Listed, PageQuery};
 use super::shapes::{Deleted, Here};
-use super::wanted::{Wanted, given};
+use super::wanted::Wanted;
 use crate::http::errors::Problem;
 use crate::http::identity::check_identifier;
 use crate::http::request::{Params, Path};
-use crate::model::{FlagValue, Role};
+use crate::model::{FlagValue, Role, given_value};
 use crate::store::IdentityOverrideRow;
 
 /// What the override of a flag for one identity is to be.
@@ -27,7 +27,7 @@ pub(super) struct IdentityOverridePut {
     /// On or off. Absent: it stays; a new one begins as the flag is.
     enabled: Option<bool>,
     /// Null, a boolean, an integer or a string. Absent: it stays; a new one begins as the flag is.
-    #[serde(default, deserialize_with = "given")]
+    #[serde(default, deserialize_with = "given_value")]
     #[schema(value_type = kinds::FlagValue)]
     value: Option<FlagValue>,
 }

@@ -18,10 +18,10 @@ use super::kinds;
 use super::pages::{Listed, PageQuery};
 use super::rules::check_circles;
 use super::shapes::{Deleted, Here, weights_shape};
-use super::wanted::{Wanted, given};
+use super::wanted::Wanted;
 use crate::http::errors::Problem;
 use crate::http::request::{Params, Path};
-use crate::model::{Flag, FlagValue, Role, Segment, Weight};
+use crate::model::{Flag, FlagValue, Role, Segment, Weight, given_value};
 use crate::store::Page;
 
 /// What the override of a flag for a segment is to be.
@@ -31,7 +31,7 @@ pub(super) struct SegmentOverridePut {
     /// On or off. Absent: it stays; a new one begins as the flag is.
     enabled: Option<bool>,
     /// Null, a boolean, an integer or a string. Absent: it stays; a new one begins as the flag is.
-    #[serde(default, deserialize_with = "given")]
+    #[serde(default, deserialize_with = "given_value")]
     #[schema(value_type = kinds::FlagValue)]
     value: Option<FlagValue>,
     /// Shares of variants in percent, by their keys. Those that are not named stay; in a new one they

@@ -16,13 +16,11 @@ use super::rules::{check_circles, check_reads, checked};
 use super::shapes::{
     Deleted, Everywhere, check_description, check_name, key_of, revisions, rfc3339,
 };
+use crate::evaluation::IDENTITY_OVERRIDES;
 use crate::http::errors::Problem;
 use crate::http::request::{Params, Path};
 use crate::model::{Key, Role, Rule, Segment};
 use crate::store::{NewSegment, SegmentUpdate, Stamps};
-
-/// What Flagsmith's SDKs call the segments that they make of identity overrides.
-const RESERVED: &str = "identity_overrides";
 
 /// A segment to be made.
 #[derive(Debug, Deserialize, ToSchema)]
@@ -268,8 +266,9 @@ pub(super) async fn delete(
 }
 
 fn segment_key(text: &str) -> Result<Key, Problem> {
-    if text == RESERVED {
-        let detail = format!("`key` must not be `{RESERVED}`: SDKs take it for something else");
+    if text == IDENTITY_OVERRIDES {
+        let detail =
+            format!("`key` must not be `{IDENTITY_OVERRIDES}`: SDKs take it for something else");
         return Err(Problem::invalid_field(detail));
     }
     key_of(text)

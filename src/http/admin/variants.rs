@@ -11,15 +11,13 @@ use super::Admin;
 use super::call::{Call, Nothing, Stop};
 use super::kinds;
 use super::shapes::{Everywhere, FeatureShape, key_problem, revisions};
-use super::wanted::{check_type, check_value, given};
+use super::wanted::{check_type, check_value};
 use crate::config::Limits;
+use crate::evaluation::CONTROL;
 use crate::http::errors::Problem;
 use crate::http::request::Path;
-use crate::model::{Feature, FeatureKey, FlagValue, Role, ValueType, Weight};
+use crate::model::{Feature, FeatureKey, FlagValue, Role, ValueType, Weight, given_value};
 use crate::store::{NewVariant, Stamps, VariantUpdate};
-
-/// What evaluations call the value of those whom no variant gets.
-const RESERVED: &str = "control";
 
 /// A variant of a feature that is made with it.
 #[derive(Debug, Deserialize, ToSchema)]
@@ -43,7 +41,7 @@ pub(super) struct NewVariantBody {
 #[serde(deny_unknown_fields)]
 pub(super) struct VariantPut {
     /// Null, a boolean, an integer or a string.
-    #[serde(default, deserialize_with = "given")]
+    #[serde(default, deserialize_with = "given_value")]
     #[schema(value_type = kinds::FlagValue)]
     value: Option<FlagValue>,
     /// Its share in environments that are made from now on. In those that exist a new variant has 0.
@@ -131,7 +129,7 @@ pub(super) fn checked_variants(
 
 fn check_key(key: &str) -> Result<(), Problem> {
     FeatureKey::parse(key).map_err(|error| key_problem(error, key))?;
-    if key == RESERVED {
+    if key == CONTROL {
         let detail = "`key` must not be `control`: that is what nobody's variant is called";
         return Err(Problem::invalid_field(detail.to_owned()));
     }

@@ -4,8 +4,6 @@
 
 use std::collections::BTreeMap;
 
-use serde::{Deserialize, Deserializer};
-
 use crate::config::Limits;
 use crate::http::errors::Problem;
 use crate::model::{Feature, FlagValue, ValueType, Weight, merge_weights};
@@ -61,13 +59,6 @@ impl Wanted {
         let FlagUpdate { enabled, value, weights } = self.of_flag(feature, weights)?;
         Ok(OverrideUpdate { enabled, value, weights, priority })
     }
-}
-
-/// An explicit null is a value; serde would take it for an absent field.
-pub(super) fn given<'de, D: Deserializer<'de>>(
-    deserializer: D,
-) -> Result<Option<FlagValue>, D::Error> {
-    FlagValue::deserialize(deserializer).map(Some)
 }
 
 /// Refuses a value that is too large to be served to every client.

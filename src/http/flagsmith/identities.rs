@@ -22,7 +22,7 @@ use crate::http::errors::Detail;
 use crate::http::given::Given;
 use crate::http::identity::{check_identifier, check_trait};
 use crate::http::request::{BodyLimits, Params, parse_json};
-use crate::model::{Scalar, Traits};
+use crate::model::{Scalar, Traits, lay_trait};
 use crate::store::TraitsUpdate;
 use crate::store::keys::hex;
 
@@ -104,7 +104,7 @@ impl Flagsmith {
             let identifier = nameless(&traits);
             let mut person = Person { identifier, traits: Traits::new() };
             for one in traits {
-                lay(&mut person.traits, one);
+                lay_trait(&mut person.traits, one.trait_key, one.trait_value.0);
             }
             return Ok(person);
         };
@@ -118,7 +118,7 @@ impl Flagsmith {
         let kept = kept.into_iter().map(|one| (one.trait_key, Some(one.trait_value.0)));
         let mut traits = self.traits_of(known, &identifier, kept.collect()).await?;
         for one in passing {
-            lay(&mut traits, one);
+            lay_trait(&mut traits, one.trait_key, one.trait_value.0);
         }
         Ok(Person { identifier, traits })
     }
@@ -183,14 +183,6 @@ fn identifier(told: Option<Json>) -> Result<Option<String>, Detail> {
 
 fn is_blank(identifier: &str) -> bool {
     identifier.trim().is_empty()
-}
-
-/// A null takes the trait away.
-fn lay(traits: &mut Traits, told: TraitInput) {
-    match told.trait_value.0 {
-        Scalar::Null => drop(traits.remove(&told.trait_key)),
-        value => drop(traits.insert(told.trait_key, value)),
-    }
 }
 
 /// The name of an identity that gave none: the same for the same traits.

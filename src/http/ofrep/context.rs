@@ -12,7 +12,7 @@ use serde_json::Value as Json;
 use super::failure::Failure;
 use crate::http::given::Given;
 use crate::http::request::begins_with;
-use crate::model::{Scalar, Traits};
+use crate::model::{Traits, lay_trait};
 
 /// Who wants to know, and what is known of them.
 #[derive(Debug, Default, PartialEq)]
@@ -73,11 +73,7 @@ impl<'de> Visitor<'de> for Attributes {
                 continue;
             }
             let Given(value) = map.next_value()?;
-            if value == Scalar::Null {
-                asked.traits.remove(&name);
-            } else {
-                asked.traits.insert(name, value);
-            }
+            lay_trait(&mut asked.traits, name, value);
         }
         Ok(asked)
     }
@@ -88,6 +84,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::model::Scalar;
 
     fn asked(key: Option<&str>, traits: &[(&str, Scalar)]) -> Asked {
         let traits = traits.iter().map(|(key, value)| ((*key).to_owned(), value.clone()));
