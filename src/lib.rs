@@ -8,7 +8,7 @@
 //! ```
 //!
 //! The folders are the stations of that picture, and dependencies point down:
-//! `main → app → http → {stream, flagset, store} → {model, config, metrics, shutdown}`.
+//! `main → app → http → {stream, flagset, store, evaluation} → {model, config, metrics, shutdown}`.
 //! `docs/ARCHITECTURE.md` walks through it.
 
 pub mod app;

@@ -41,9 +41,7 @@ impl Store {
         tx.commit().await?;
         Ok(state)
     }
-}
 
-impl Store {
     /// The flags of an environment and where it is, as of one instant; without what only evaluations
     /// need. Nothing when it is gone.
     pub async fn flags(
