@@ -39,9 +39,8 @@ pub(super) async fn fill(store: &Store, fixture: &Fixture, limits: &Limits) -> a
     let (client_key, settings) = (&fixture.client_key, fixture.settings);
     let new = NewEnvironment { key: &key, name: &fixture.name, client_key, settings };
     let environment = change.create_environment(&project, &new, limits).await?;
-    let server_key = (KEY, digest(&fixture.server_key));
-    let server_key = (server_key.0, server_key.1.as_str());
-    change.create_server_key(&project, &environment, server_key, limits).await?;
+    let hash = digest(&fixture.server_key);
+    change.create_server_key(&project, &environment, (KEY, &hash), limits).await?;
     let mut place = Place { change: &mut change, project, environment, limits };
     let mut flags = Vec::with_capacity(fixture.flags.len());
     for flag in &fixture.flags {
