@@ -132,7 +132,8 @@ impl Desk {
     fn believe(&self, parts: &Parts, body: &[u8]) -> Result<Told, Refusal> {
         let now = (self.clock)().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
         let now = i64::try_from(now).unwrap_or(i64::MAX);
-        let attempt = self.secrets.verify(&parts.headers, body, now).map_err(|doubt| doubted(&doubt))?;
+        let attempt =
+            self.secrets.verify(&parts.headers, body, now).map_err(|doubt| doubted(&doubt))?;
         if !self.seen.is_new(&attempt.id, attempt.timestamp, now - TOLERANCE) {
             let why = "this attempt came before: a replay";
             return Err(Refusal(StatusCode::CONFLICT, why.to_owned()));

@@ -3,6 +3,8 @@
 //!
 //! Time is tokio's paused clock where it matters; the time of day is a number that tests set.
 
+#![allow(clippy::unwrap_used, clippy::disallowed_methods, missing_docs)]
+
 mod copies;
 mod deliveries;
 mod following;

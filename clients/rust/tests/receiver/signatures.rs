@@ -8,9 +8,9 @@ use bytes::Bytes;
 use http::{HeaderMap, HeaderValue};
 use standardwebhooks::Webhook;
 
+use crate::builder;
 use crate::gateway::Fake;
 use crate::sender::{Clock, Delivery, NOW, OTHER_SECRET, SECRET, send};
-use crate::builder;
 
 fn now() -> i64 {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
@@ -97,7 +97,14 @@ const TABLE: &[(&str, u16, Forge)] = &[
     }),
     ("the secret's text as the key", 401, |delivery, headers| {
         let key = ring::hmac::Key::new(ring::hmac::HMAC_SHA256, SECRET.as_bytes());
-        let text = [delivery.id.as_bytes(), b".", delivery.timestamp.to_string().as_bytes(), b".", &delivery.body].concat();
+        let text = [
+            delivery.id.as_bytes(),
+            b".",
+            delivery.timestamp.to_string().as_bytes(),
+            b".",
+            &delivery.body,
+        ]
+        .concat();
         let signature = STANDARD.encode(ring::hmac::sign(&key, &text));
         set(headers, "webhook-signature", &format!("v1,{signature}"));
     }),
@@ -158,7 +165,8 @@ async fn a_rotation_goes_from_secret_to_secret() {
         let builder = builder.client(gateway.clone()).clock(clock.reader());
         builder.secrets(secrets.iter().copied()).start().unwrap()
     };
-    let (old, both, new) = (start(&[SECRET]), start(&[OTHER_SECRET, SECRET]), start(&[OTHER_SECRET]));
+    let (old, both, new) =
+        (start(&[SECRET]), start(&[OTHER_SECRET, SECRET]), start(&[OTHER_SECRET]));
     for (signed_by, statuses) in [
         (vec![SECRET], [200, 200, 401]),
         (vec![OTHER_SECRET, SECRET], [200, 200, 200]),
