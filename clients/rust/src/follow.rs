@@ -16,6 +16,10 @@ use crate::held::Held;
 use crate::pace;
 use crate::read::{Answer, Question, Reader};
 
+/// Tries to read what was told, before whatever is newest will do: what was told may have been lost
+/// with the gateway's disk, and others may wait for something older.
+const PATIENCE: usize = 4;
+
 /// What the receiver was told of last.
 #[derive(Clone, Copy, Debug, Default)]
 struct Wish {
@@ -98,15 +102,17 @@ impl Follower {
     /// Tries until the wish is here, or another delivery comes.
     async fn catch_up(&mut self, wish: Wish) {
         let mut asked_for = Duration::ZERO;
-        let mut question = match wish.revision {
-            0 => Question::Newest(None),
-            revision => Question::AtLeast(revision),
-        };
+        let mut goes_around = wish.revision == 0;
         for attempt in 0.. {
             let wait = pace::before(attempt, asked_for);
             if tokio::time::timeout(wait, self.wishes.changed()).await.is_ok() {
                 return;
             }
+            let question = if goes_around || attempt >= PATIENCE {
+                Question::Newest(None)
+            } else {
+                Question::AtLeast(wish.revision)
+            };
             let failure = self.ask(&question).await;
             if self.is_done(wish) {
                 return;
@@ -118,7 +124,7 @@ impl Follower {
                 // A cache has kept what this revision was before the gateway was restored from a
                 // backup. Without a revision it must ask the gateway.
                 tracing::warn!(attempt, "the flags that were read are older than what was told");
-                question = Question::Newest(None);
+                goes_around = true;
                 Duration::ZERO
             };
         }

@@ -136,6 +136,21 @@ async fn an_old_answer_of_a_cache_is_gone_around() {
     assert_eq!(asked[2].headers["cache-control"], "no-cache");
 }
 
+/// What was told may have been lost with the gateway's disk; what came instead is read all the same.
+#[tokio::test(start_paused = true)]
+async fn a_revision_that_never_comes_holds_up_no_other() {
+    let gateway = Fake::at(41, 100.0, "red");
+    let receiver = builder(&gateway, &Clock::new()).start().unwrap();
+    receiver.wait_ready(SECOND).await;
+    assert_eq!(Delivery::of(900, 9000.0).send(&receiver).await.status, 503);
+    gateway.set(42, 101.0, "blue");
+    let answer = Delivery::of(42, 101.0).send(&receiver).await;
+    assert_eq!((answer.status, answer.applied()), (200, Some(42)));
+    let count = gateway.count();
+    tokio::time::sleep(3600 * SECOND).await;
+    assert!(gateway.count() - count < 90, "{}", gateway.count() - count);
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_lost_webhook_is_healed_by_a_look_now_and_then() {
     let gateway = Fake::at(41, 100.0, "red");

@@ -3,7 +3,8 @@
 //!
 //! Time is tokio's paused clock where it matters; the time of day is a number that tests set.
 
-#![allow(clippy::unwrap_used, clippy::disallowed_methods, missing_docs)]
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+#![allow(clippy::disallowed_methods, reason = "tasks of a test end with its runtime")]
 
 mod copies;
 mod deliveries;

@@ -36,11 +36,14 @@ async fn receiver() -> Receiver {
 
 /// Sends a delivery as bytes; the head and the body of the answer.
 async fn post(address: SocketAddr, path: &str, delivery: &Delivery) -> String {
-    let mut text = format!("POST {path} HTTP/1.1\r\nhost: app\r\nconnection: close\r\n");
-    for (name, value) in &delivery.headers() {
-        text += &format!("{name}: {}\r\n", value.to_str().unwrap());
-    }
-    text += &format!("content-length: {}\r\n\r\n", delivery.body.len());
+    let headers = delivery.headers();
+    let headers =
+        headers.iter().map(|(name, value)| format!("{name}: {}\r\n", value.to_str().unwrap()));
+    let (headers, length) = (headers.collect::<String>(), delivery.body.len());
+    let text = format!(
+        "POST {path} HTTP/1.1\r\nhost: app\r\nconnection: close\r\n\
+         {headers}content-length: {length}\r\n\r\n"
+    );
     let mut connection = TcpStream::connect(address).await.unwrap();
     connection.write_all(text.as_bytes()).await.unwrap();
     connection.write_all(&delivery.body).await.unwrap();
@@ -169,9 +172,8 @@ async fn it_does_not_follow_elsewhere() {
     assert!(!receiver.wait_ready(SECOND / 2).await);
 }
 
-/// Over TLS it trusts whom the system trusts, and nobody else.
-#[tokio::test]
-async fn over_tls_strangers_are_not_believed() {
+/// A gateway with a certificate of its own; the certificate as PEM.
+fn certificate() -> (tokio_rustls::TlsAcceptor, String) {
     let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let key = made.signing_key.serialize_der().try_into().unwrap();
@@ -181,7 +183,13 @@ async fn over_tls_strangers_are_not_believed() {
         .with_no_client_auth()
         .with_single_cert(vec![made.cert.der().clone()], key)
         .unwrap();
-    let acceptor = tokio_rustls::TlsAcceptor::from(Arc::new(config));
+    (tokio_rustls::TlsAcceptor::from(Arc::new(config)), made.cert.pem())
+}
+
+/// Whom the system does not trust is not believed.
+#[tokio::test]
+async fn over_tls_strangers_are_not_believed() {
+    let (acceptor, _) = certificate();
     let (listener, address) = listener().await;
     let (sender, mut handshakes) = tokio::sync::mpsc::channel(10);
     tokio::spawn(async move {
@@ -198,4 +206,37 @@ async fn over_tls_strangers_are_not_believed() {
     // Deliveries are still answered.
     let answer = send(&receiver.service(), Delivery::of(1, 1.0).request()).await;
     assert_eq!(answer.status, 400, "{}", answer.body);
+}
+
+/// Says to the test below, when it runs again as a process of its own, where the gateway is.
+const TLS_URL: &str = "FLAGCAST_TEST_TLS_URL";
+
+/// Whom the system trusts is read: a process of its own has another system's certificates.
+#[tokio::test]
+async fn over_tls_it_trusts_whom_the_system_trusts() {
+    if let Ok(url) = std::env::var(TLS_URL) {
+        let receiver = Receiver::builder(url, KEY).secret(SECRET).start().unwrap();
+        assert!(receiver.wait_ready(20 * SECOND).await);
+        return;
+    }
+    let (acceptor, pem) = certificate();
+    let (listener, address) = listener().await;
+    tokio::spawn(async move {
+        loop {
+            let (socket, _) = listener.accept().await.unwrap();
+            let Ok(stream) = acceptor.accept(socket).await else { continue };
+            let app = TowerToHyperService::new(gateway(41));
+            let connection = hyper::server::conn::http1::Builder::new()
+                .serve_connection(TokioIo::new(stream), app);
+            tokio::spawn(connection);
+        }
+    });
+    let file = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(file.path(), pem).unwrap();
+    let mut again = std::process::Command::new(std::env::current_exe().unwrap());
+    again.args(["--exact", "mounting::over_tls_it_trusts_whom_the_system_trusts"]);
+    again.env(TLS_URL, format!("https://localhost:{}/flags", address.port()));
+    again.env("SSL_CERT_FILE", file.path()).env_remove("SSL_CERT_DIR");
+    let output = tokio::task::spawn_blocking(move || again.output().unwrap()).await.unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));
 }
