@@ -210,7 +210,7 @@ async fn changes_are_told() {
     let mut changes = receiver.changes();
     let request = receiver.flags().unwrap();
     gateway.set(42, 101.0, "blue");
-    Delivery::of(42, 101.0).send(&receiver).await;
+    assert_eq!(Delivery::of(42, 101.0).send(&receiver).await.status, 200);
     let flags = changes.next().await.unwrap();
     assert_eq!((flags.revision(), flags.value("colour")), (42, Some(&json!("blue"))));
     assert_eq!(request.revision(), 41, "what an app holds stays as it is");
@@ -242,8 +242,9 @@ async fn lookups_see_whole_states() {
     let looking = {
         let receiver = receiver.clone();
         std::thread::spawn(move || {
-            let mut last = 0;
+            let (mut last, began) = (0, std::time::Instant::now());
             while last < 200 {
+                assert!(began.elapsed() < 30 * SECOND, "no newer than {last}");
                 let flags = receiver.flags().unwrap();
                 let value: u64 = flags.value("colour").unwrap().as_str().unwrap().parse().unwrap();
                 assert_eq!(value, flags.revision());
