@@ -32,3 +32,15 @@ schemathesis.openapi.format(
         lambda secret: "whsec_" + b64encode(secret).decode()
     ),
 )
+# OFREP: flags of every kind, one that needs a name, one that the key may not see, and none.
+schemathesis.openapi.format(
+    "flag-key",
+    strategies.sampled_from(["banner", "dark-mode", "limit", "colour", "secret", "nobody"])
+    | strategies.text(min_size=1),
+)
+schemathesis.openapi.format(
+    "held-tags", strategies.sampled_from(["*", '"other"', 'W/"other", *', "unquoted"])
+)
+schemathesis.openapi.format(
+    "instant", strategies.sampled_from(["0", "1771622898", "2026-02-20T21:28:18Z"])
+)
