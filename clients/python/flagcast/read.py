@@ -82,12 +82,13 @@ class Reader:
                 if answer.code == 304 and ask.etag:
                     return None
                 raise ReadFailed(_refusal(answer.code, url), _wait(answer.headers)) from None
-        except NotACopy as error:
-            raise ReadFailed(f"{url} answered with something else: {error}") from None
         # `ValueError` is what `http.client` makes of some garbled answers.
         except (OSError, http.client.HTTPException, ValueError) as error:
+            # Whatever it looks like: half an answer may have been taken for a whole one.
             if deadline.is_over:
                 raise ReadFailed(f"{url} took longer than {self._timeout:g} s") from None
+            if isinstance(error, NotACopy):
+                raise ReadFailed(f"{url} answered with something else: {error}") from None
             reason = getattr(error, "reason", error)
             raise ReadFailed(f"{url} cannot be read: {type(error).__name__}: {reason}") from None
         finally:

@@ -33,7 +33,7 @@ class Secrets:
     """The keys that may have signed. It never shows them."""
 
     def __init__(self, secrets: str | Sequence[str]) -> None:
-        given = list(secrets) if isinstance(secrets, (list, tuple)) else [secrets]
+        given: list[str] = list(secrets) if isinstance(secrets, (list, tuple)) else [str(secrets)]
         if not given:
             raise ValueError(
                 "secret: an empty list; give the secret that was shown when the webhook was created"

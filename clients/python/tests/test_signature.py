@@ -139,7 +139,17 @@ class Signatures(unittest.TestCase):
         def encoded(length):
             return "whsec_" + base64.b64encode(b"x" * length).decode()
 
-        for secret in ("", "whsec_", "abc", "whsec_!!!!", encoded(23), encoded(65), [], None, [None]):
+        for secret in (
+            "",
+            "whsec_",
+            "abc",
+            "whsec_!!!!",
+            encoded(23),
+            encoded(65),
+            [],
+            None,
+            [None],
+        ):
             with self.subTest(secret), self.assertRaises((ValueError, TypeError)) as raised:
                 Secrets(secret)
             if secret and isinstance(secret, str):

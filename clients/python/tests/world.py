@@ -184,7 +184,13 @@ class Reply:
 def post_wsgi(app, body, headers, method="POST", **environ):
     """Sends a request to a WSGI app, in this process; both keep to the rules, or it raises."""
     environ = {"REQUEST_METHOD": method, "wsgi.input": io.BytesIO(body), **environ}
-    environ.setdefault("CONTENT_LENGTH", str(len(body)))
+    for name, value in (
+        ("CONTENT_LENGTH", str(len(body))),
+        ("QUERY_STRING", ""),
+        ("SCRIPT_NAME", ""),
+        ("PATH_INFO", "/"),
+    ):
+        environ.setdefault(name, value)
     setup_testing_defaults(environ)
     for name, value in headers.items():
         if name != "content-type":
@@ -197,7 +203,7 @@ def post_wsgi(app, body, headers, method="POST", **environ):
     return Reply(int(status.split()[0]), headers, answer)
 
 
-async def post_asgi(app, body, headers, method="POST", path="/", chunk=None, **scope):
+async def post_asgi(app, body, headers, method="POST", path="/", chunk=None, more=(), **scope):
     """Sends a request to an ASGI app, in this process, in chunks of `chunk` bytes."""
     step = chunk or max(len(body), 1)
     parts = [body[at : at + step] for at in range(0, len(body), step)] or [b""]
@@ -205,7 +211,9 @@ async def post_asgi(app, body, headers, method="POST", path="/", chunk=None, **s
         "type": "http",
         "method": method,
         "path": path,
-        "headers": [(name.encode(), value.encode("latin-1")) for name, value in headers.items()],
+        "headers": [
+            (name.encode(), value.encode("latin-1")) for name, value in [*headers.items(), *more]
+        ],
         **scope,
     }
     sent = []
