@@ -32,15 +32,11 @@ class Keeper:
         shelf: Shelf | None,
         tell: Callable[[], None],
         logger: logging.Logger,
-        watch_seconds: float = WATCH_SECONDS,
-        retry_seconds: float = RETRY_SECONDS,
     ) -> None:
         self._held = held
         self._shelf = shelf
         self._tell = tell
         self._logger = logger
-        self._watch_seconds = watch_seconds
-        self._retry_seconds = retry_seconds
         self._woken = threading.Condition()
         self._swapped = False
         self._closed = False
@@ -93,7 +89,7 @@ class Keeper:
         """Until the next look; `None` when there is nothing to look at."""
         pauses = []
         if self._shelf and self._shelf.is_watched:
-            pauses.append(self._watch_seconds)
+            pauses.append(WATCH_SECONDS)
         if self._save_at is not None:
             pauses.append(max(0.0, self._save_at - time.monotonic()))
         return min(pauses, default=None)
@@ -101,7 +97,7 @@ class Keeper:
     def _save(self) -> None:
         if self._shelf:
             saved = self._shelf.save(self._held.copy)
-            self._save_at = None if saved else time.monotonic() + self._retry_seconds
+            self._save_at = None if saved else time.monotonic() + RETRY_SECONDS
 
     def _look(self) -> None:
         """Takes a newer copy from the store, and gives it ours when it has none or an older one."""

@@ -210,9 +210,7 @@ class Refetches(WithWorld):
 
     def wait_for_want(self, receiver, revision):
         wanted = receiver.engine()._refetcher
-        eventually(
-            "it is wanted", lambda: wanted._wanted and wanted._wanted.revision == revision
-        )
+        eventually("it is wanted", lambda: wanted._wanted and wanted._wanted.revision == revision)
 
 
 class Reads(WithWorld):
@@ -366,7 +364,11 @@ class Waits(unittest.TestCase):
         for failures in range(1, 5000):
             for _ in range(3 if failures > 20 else 50):
                 wait = pace.until_retry(failures, 0)
-                usual = FIRST[failures - 1] if failures <= len(FIRST) else 2 * 2.0 ** min(failures - len(FIRST), 9)
+                usual = (
+                    FIRST[failures - 1]
+                    if failures <= len(FIRST)
+                    else 2 * 2.0 ** min(failures - len(FIRST), 9)
+                )
                 usual = min(usual, LONGEST)
                 self.assertTrue(0.8 * usual <= wait <= min(1.2 * usual, LONGEST), (failures, wait))
 
@@ -390,7 +392,12 @@ class Waits(unittest.TestCase):
 
 class Copies(unittest.TestCase):
     def test_what_is_stored_is_what_was_held(self):
-        values = {"a": (True, None), "b": (False, "ä\u2028"), "c": (True, 1.5), "d": (True, [1, {}])}
+        values = {
+            "a": (True, None),
+            "b": (False, "ä\u2028"),
+            "c": (True, 1.5),
+            "d": (True, [1, {}]),
+        }
         copy = from_answer(json.dumps(set_of(7, 1763790000.015625, **values)).encode(), '"e"')
         again = from_stored(to_stored(copy, "key"), "key")
         self.assertEqual(again, copy._replace(etag=None))
