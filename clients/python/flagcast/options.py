@@ -66,11 +66,16 @@ def _url(url: Any) -> str:
     advice = "give the gateway's base URL, like 'https://flags.example.com'"
     if not isinstance(url, str):
         raise TypeError(f"url: it is a {type(url).__name__}, not a str; {advice}")
-    parts = urllib.parse.urlsplit(url)
+    try:
+        parts = urllib.parse.urlsplit(url)
+        # Reading the port checks it.
+        right = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
+    except ValueError:
+        raise ValueError(f"url: it is not an address; {advice}") from None
     # A name or password before the host is a secret, and is not quoted.
     if "@" in parts.netloc:
         raise ValueError(f"url: names and passwords are not sent; {advice}")
-    if parts.scheme not in ("http", "https") or not parts.hostname:
+    if not right:
         raise ValueError(f"url: {url!r} is not an http or https address; {advice}")
     if parts.query or parts.fragment or any(ord(letter) <= 32 for letter in url):
         raise ValueError(f"url: {url!r} has a query, a fragment or a blank; {advice}")

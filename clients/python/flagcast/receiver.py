@@ -201,6 +201,8 @@ class Receiver:
         self._lock = threading.Lock()
         self._held = Held(self._held.copy)
         self._engine = None
+        if self._closed:
+            self._held.close()
 
 
 # Those whose threads a child process does not have.

@@ -2,6 +2,7 @@
 
 import logging
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -222,9 +223,13 @@ class Forks(WithWorld):
         child = os.fork()
         if not child:
             try:
-                os.write(writer, str(check()).encode())
-            finally:
-                os._exit(0)
+                # Whatever hangs, no child stays behind.
+                signal.alarm(2 * SOON)
+                answer = check()
+            except BaseException as error:
+                answer = repr(error)
+            os.write(writer, str(answer).encode())
+            os._exit(0)
         os.close(writer)
         with open(reader) as answer:
             text = answer.read()
@@ -277,13 +282,14 @@ class Forks(WithWorld):
             self.deliver(flags, 2)
 
             def check():
-                self.gateway.stop()
                 eventually("the child has it", lambda: flags.value("banner") == "newer")
                 return "converged"
 
+            self.gateway.stop()
             # What the child inherits is as old as the parent's copy.
             flags._held.copy = flags._held.copy._replace(updated_at=0.0, flags={})
             self.assertEqual(self.child(check), "converged")
+            self.gateway.restart()
 
     def test_a_child_of_a_closed_one_stays_closed(self):
         flags = self.ready()
