@@ -210,6 +210,9 @@ class Frameworks(WithWorld):
         self.assertEqual(ask(server.port, "GET", "/nothing").status, 404)
         self.assertEqual(ask(server.port, "POST", "/health").status, 405)
 
+        # It is stored off the path of the delivery, so a moment later.
+        copy = Path(self.environment["FLAGCAST_COPY"])
+        eventually("it is stored", lambda: '"revision":2' in copy.read_text())
         self.gateway.stop()
         self.assertEqual(flag(server), night)
         server.stop()
