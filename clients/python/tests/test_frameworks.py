@@ -80,7 +80,9 @@ class Frameworks(WithWorld):
         }
 
     def gunicorn(self, app, *options):
-        arguments = ["-m", "gunicorn", "--bind=127.0.0.1:0", "--no-control-socket", *options]
+        arguments = ["-m", "gunicorn", "--bind=127.0.0.1:0", "--no-control-socket"]
+        # A worker that is asked to end while it is being forked may not hear it.
+        arguments += ["--graceful-timeout=3", *options]
         return Server(self, [*arguments, f"tests.apps.{app}"], self.environment)
 
     def uvicorn(self, app, *options):
@@ -154,13 +156,17 @@ class Frameworks(WithWorld):
         for process in old:
             os.kill(process, 9)
 
+        new = {}
+
         def replaced():
             try:
                 pages = self.pages(server)
             except OSError:
                 return False
-            new = {page["process"]: page for page in pages if page["process"] not in old}
-            return new and all(page["revision"] == 3 for page in new.values())
+            new.update({page["process"]: page["revision"] for page in pages})
+            for process in old:
+                new.pop(process, None)
+            return len(new) == 2 and set(new.values()) == {3}
 
         eventually("new workers have the stored copy", replaced)
         self.gateway.restart()
