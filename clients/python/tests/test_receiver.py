@@ -285,6 +285,7 @@ class Forks(WithWorld):
                 eventually("the child has it", lambda: flags.value("banner") == "newer")
                 return "converged"
 
+            eventually("that, too", lambda: '"revision":2' in Path(path).read_text())
             self.gateway.stop()
             # What the child inherits is as old as the parent's copy.
             flags._held.copy = flags._held.copy._replace(updated_at=0.0, flags={})

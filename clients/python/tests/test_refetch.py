@@ -62,8 +62,9 @@ class Refetches(WithWorld):
     def test_the_same_instant_is_not_taken(self):
         self.gateway.state = set_of(5, 2000.0, banner=(True, "held"))
         receiver = self.ready(answer_timeout=0.1)
-        self.gateway.state = set_of(6, 2000.0, banner=(True, "other"))
-        self.deliver(receiver, 7, 2001.0)
+        self.gateway.state = set_of(7, 2000.0, banner=(True, "other"))
+        self.assertEqual(self.deliver(receiver, 7, 2001.0).status, 503)
+        self.assertGreater(len(self.gateway.reads), 1)
         self.assertEqual(receiver.value("banner"), "held")
 
     def test_a_cache_that_remembers_the_time_before_a_restore(self):

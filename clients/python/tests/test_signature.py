@@ -120,7 +120,8 @@ class Signatures(unittest.TestCase):
     def test_stricter_than_the_published_verifier(self):
         for stamp in ("1e9", "+5", " 5", "5.0", "٣", "9" * 16, "-5", "1_0"):
             with self.subTest(stamp):
-                self.assertEqual(status(SECRET, headers(timestamp=stamp)), 400)
+                with self.assertRaisesRegex(Refused, "Unix seconds"):
+                    verify(Secrets(SECRET), headers(timestamp=stamp).get, BODY, 1e9)
         self.assertEqual(status(SECRET, headers(name="x" * 257)), 400)
         self.assertEqual(status(SECRET, headers(name="x" * 256)), 200)
         self.assertEqual(status(SECRET, {**headers(), "webhook-id": "msg_ä"}), 400)
@@ -143,7 +144,7 @@ class Signatures(unittest.TestCase):
             "",
             "whsec_",
             "abc",
-            "whsec_!!!!",
+            "whsec_!" + SECRET[6:],
             encoded(23),
             encoded(65),
             [],

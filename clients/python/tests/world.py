@@ -98,7 +98,16 @@ class Gateway:
 
     def restart(self):
         """Listens again where it was."""
-        self._start(self.port)
+
+        def listens():
+            try:
+                self._start(self.port)
+            except OSError:
+                # Somebody's outgoing connection may hold the port for an instant.
+                return False
+            return True
+
+        eventually("the gateway listens again", listens)
 
     def answer(self, handler):
         """As the gateway answers: 404 for a revision that is not there yet, 304 for what is known."""
