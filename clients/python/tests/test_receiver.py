@@ -274,23 +274,25 @@ class Forks(WithWorld):
                 lock.release()
 
     def test_a_child_takes_what_was_stored_since(self):
-        with tempfile.TemporaryDirectory() as directory:
-            path = os.path.join(directory, "flags.json")
-            flags = self.ready(store=path)
-            eventually("it is stored", lambda: os.path.exists(path))
-            self.gateway.state = set_of(2, banner=(True, "newer"))
-            self.deliver(flags, 2)
+        directory = tempfile.TemporaryDirectory()
+        # After the receiver is closed: it would store the copy again.
+        self.addCleanup(directory.cleanup)
+        path = os.path.join(directory.name, "flags.json")
+        flags = self.ready(store=path)
+        eventually("it is stored", lambda: os.path.exists(path))
+        self.gateway.state = set_of(2, banner=(True, "newer"))
+        self.deliver(flags, 2)
 
-            def check():
-                eventually("the child has it", lambda: flags.value("banner") == "newer")
-                return "converged"
+        def check():
+            eventually("the child has it", lambda: flags.value("banner") == "newer")
+            return "converged"
 
-            eventually("that, too", lambda: '"revision":2' in Path(path).read_text())
-            self.gateway.stop()
-            # What the child inherits is as old as the parent's copy.
-            flags._held.copy = flags._held.copy._replace(updated_at=0.0, flags={})
-            self.assertEqual(self.child(check), "converged")
-            self.gateway.restart()
+        eventually("that, too", lambda: '"revision":2' in Path(path).read_text())
+        self.gateway.stop()
+        # What the child inherits is as old as the parent's copy.
+        flags._held.copy = flags._held.copy._replace(updated_at=0.0, flags={})
+        self.assertEqual(self.child(check), "converged")
+        self.gateway.restart()
 
     def test_a_child_of_a_closed_one_stays_closed(self):
         flags = self.ready()

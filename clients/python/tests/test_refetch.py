@@ -1,16 +1,18 @@
 """How the copy follows the gateway: reads, their order, their failures, and the poll."""
 
 import json
+import ssl
 import threading
 import time
 import unittest
+from pathlib import Path
 from unittest import mock
 
 from flagcast.copy import NotACopy, from_answer, from_stored, to_stored
 from flagcast.pace import FIRST, LONGEST, Pace
 from flagcast.read import Ask, Reader, ReadFailed
 
-from .world import CLIENT_KEY, SOON, WithWorld, eventually, reply, set_of
+from .world import CLIENT_KEY, SOON, Gateway, WithWorld, eventually, reply, set_of
 
 
 class Refetches(WithWorld):
@@ -354,6 +356,55 @@ class Reads(WithWorld):
         with self.assertRaises(ReadFailed):
             reader.read(Ask())
         self.assertEqual(len(self.gateway.reads), 1)
+
+
+class Secure(WithWorld):
+    """The same by TLS, with an authority that only the app knows."""
+
+    def setUp(self):
+        super().setUp()
+        # Good for a hundred years, and for 127.0.0.1 alone.
+        folder = Path(__file__).parent / "tls"
+        server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        server.load_cert_chain(folder / "certificate.pem", folder / "key.pem")
+        self.secure = Gateway(tls=server)
+        self.addCleanup(self.secure.stop)
+        self.addCleanup(self.secure.gate.set)
+        self.tls = ssl.create_default_context(cafile=str(folder / "certificate.pem"))
+
+    def test_an_authority_of_the_app(self):
+        receiver = self.ready(url=self.secure.url, tls=self.tls)
+        self.secure.state = set_of(2)
+        self.assertEqual(self.deliver(receiver, 2).status, 200)
+
+    def test_a_stranger_is_not_believed(self):
+        with self.assertRaisesRegex(ReadFailed, "CERTIFICATE_VERIFY_FAILED"):
+            Reader(self.secure.url, CLIENT_KEY, SOON).read(Ask())
+        self.assertEqual(self.secure.reads, [])
+
+    def test_an_answer_that_drips_is_given_up(self):
+        def drip(handler):
+            try:
+                handler.wfile.write(b"HTTP/1.1 200 OK\r\nContent-Length: 9999\r\n\r\n")
+                while True:
+                    handler.wfile.write(b" ")
+                    time.sleep(0.02)
+            except OSError:
+                pass
+
+        self.secure.script.append(drip)
+        with self.assertRaisesRegex(ReadFailed, "took longer than 0.5 s"):
+            Reader(self.secure.url, CLIENT_KEY, 0.5, self.tls).read(Ask())
+
+    def test_close_ends_a_read(self):
+        receiver = self.ready(url=self.secure.url, tls=self.tls)
+        self.secure.gate.clear()
+        thread = threading.Thread(target=lambda: self.deliver(receiver, 2))
+        thread.start()
+        eventually("it reads", lambda: len(self.secure.reads) == 2)
+        receiver.close()
+        thread.join(SOON)
+        self.assertFalse(thread.is_alive())
 
 
 class Waits(unittest.TestCase):

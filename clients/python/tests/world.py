@@ -53,7 +53,8 @@ def set_of(revision, updated_at=None, **flags):
 class Gateway:
     """Answers reads of flags with `state`, or as `script` says, and keeps a ledger."""
 
-    def __init__(self, state=None):
+    def __init__(self, state=None, tls=None):
+        self._tls = tls
         self.state = state or set_of(1, dark_mode=(False, None), banner=(True, "hello"))
         # Each is called with the handler, once, in the place of an answer.
         self.script = []
@@ -84,12 +85,14 @@ class Gateway:
                 """Receivers may go in the middle of an answer."""
 
         self._server = Server(("127.0.0.1", port), Handler)
+        if self._tls:
+            self._server.socket = self._tls.wrap_socket(self._server.socket, server_side=True)
         self.port = self._server.server_port
         threading.Thread(target=self._server.serve_forever, args=(0.01,), daemon=True).start()
 
     @property
     def url(self):
-        return f"http://127.0.0.1:{self.port}"
+        return f"{'https' if self._tls else 'http'}://127.0.0.1:{self.port}"
 
     def stop(self):
         """Refuses connections from now on."""
