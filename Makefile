@@ -25,6 +25,7 @@ run:
 
 test: test-deps lint
 	node --test clients/browser/test/*.test.js
+	$(VENV)/bin/python -m unittest discover -s clients/python/tests -t clients/python
 	cargo test --workspace --locked
 	# The same again with every stream as a body, as those of TLS and HTTP/2 are.
 	FLAGCAST_TEST_FAN_OUT=bodies cargo test --workspace --test it --locked
@@ -74,9 +75,9 @@ test-packages:
 	cd $* && npm ci --ignore-scripts --no-audit --no-fund
 	touch $@
 
-$(VENV)/.installed: tests/sdk/requirements.txt | test-packages
+$(VENV)/.installed: tests/sdk/requirements.txt clients/python/tests/requirements.txt | test-packages
 	python3 -m venv $(VENV)
-	$(VENV)/bin/pip install --quiet --disable-pip-version-check -r tests/sdk/requirements.txt
+	$(VENV)/bin/pip install --quiet --disable-pip-version-check $(patsubst %,-r %,$(filter %.txt,$^))
 	touch $@
 
 $(OPENAPI_VENV)/.installed: tests/openapi/requirements.txt | test-packages
