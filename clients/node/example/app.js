@@ -41,4 +41,5 @@ for (const signal of ['SIGINT', 'SIGTERM'])
   process.once(signal, () => {
     flags.close();
     server.close();
+    server.closeIdleConnections();
   });

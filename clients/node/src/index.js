@@ -14,8 +14,10 @@ import { told } from './reads.js';
 /** Waits for a first set. A wait keeps the process alive: somebody is waiting. */
 function readiness(holder, readyMs, clock) {
   let promise;
+  let isOver = false;
   let finish = () => {};
   function begin(resolve) {
+    if (isOver) return resolve(holder.held !== undefined);
     let timer;
     finish = () => {
       clock.clearTimeout(timer);
@@ -31,7 +33,10 @@ function readiness(holder, readyMs, clock) {
       promise ??= new Promise(begin);
       return promise;
     },
-    end: () => finish(),
+    end() {
+      isOver = true;
+      finish();
+    },
   };
 }
 

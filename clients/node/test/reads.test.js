@@ -1,0 +1,397 @@
+// What is read, when, and what is held afterwards.
+
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+
+import { FLAGS, World, settle } from './world.js';
+
+const urls = (world) => world.reads.map(({ rev }) => rev);
+
+async function following(options) {
+  const world = new World();
+  return { world, flags: await world.following(options) };
+}
+
+test('before anything is known there are defaults', async () => {
+  const world = new World();
+  const flags = world.open();
+  assert.equal(flags.revision, -1);
+  assert.equal(flags.updatedAt, 0);
+  assert.equal(flags.enabled('dark-mode'), false);
+  assert.equal(flags.enabled('dark-mode', true), true);
+  assert.equal(flags.value('banner'), undefined);
+  assert.equal(flags.value('banner', 'hello'), 'hello');
+  assert.deepEqual(flags.all(), {});
+});
+
+test('it reads at the start, without a revision', async () => {
+  const world = new World();
+  const flags = world.open();
+  assert.equal(await flags.ready, true);
+  assert.equal(world.reads[0].url, FLAGS);
+  assert.match(world.reads[0].headers['user-agent'], /^flagcast-node\//);
+  assert.equal(world.clock.timers.size, 0, 'nothing is left running');
+});
+
+test('answers are at hand', async () => {
+  const { world, flags } = await following();
+  assert.equal(flags.revision, 1);
+  assert.equal(flags.updatedAt, world.state.updated_at);
+  assert.equal(flags.enabled('dark-mode', true), false);
+  assert.equal(flags.enabled('unknown'), false);
+  assert.equal(flags.enabled('unknown', true), true);
+  for (const name of ['constructor', '__proto__', 'toString']) {
+    assert.equal(flags.enabled(name), false);
+    assert.equal(flags.value(name), undefined);
+  }
+  assert.equal(flags.value('banner', 'hello'), 'at 1');
+  assert.equal(flags.value('dark-mode', 'none'), 'none', 'a flag without a value');
+  assert.equal(flags.value('dark-mode'), undefined);
+  assert.deepEqual(flags.all(), world.state.flags);
+  delete flags.all().banner;
+  assert.throws(() => (flags.all().banner.enabled = false), TypeError);
+  assert.equal(flags.value('banner'), 'at 1');
+});
+
+test('falsy values are values', async () => {
+  const world = new World();
+  world.set('zero', true, 0);
+  world.set('empty', true, '');
+  world.set('no', true, false);
+  const flags = await world.following();
+  assert.deepEqual([flags.value('zero', 1), flags.value('empty', 'x'), flags.value('no', true)], [0, '', false]);
+});
+
+test('`ready` waits as long as it was told, and not longer', async () => {
+  const world = new World();
+  world.isUp = false;
+  const flags = world.open({ readyTimeoutSeconds: 2 });
+  let known;
+  flags.ready.then((answer) => (known = answer));
+  await world.clock.move(1_999);
+  assert.equal(known, undefined);
+  await world.clock.move(1);
+  assert.equal(known, false);
+
+  const patient = world.open({ readyTimeoutSeconds: 0 });
+  patient.ready.then((answer) => (known = answer));
+  known = undefined;
+  await world.clock.move(3_600_000);
+  assert.equal(known, undefined);
+  world.isUp = true;
+  await world.clock.move(75_000);
+  assert.equal(known, true);
+});
+
+test('order rule: a set is taken when its time is greater, whatever its revision', async () => {
+  const { world, flags } = await following();
+  for (let change = 0; change < 40; change++) world.change();
+  await world.deliver(flags);
+  assert.equal(flags.revision, 41);
+  const before = structuredClone(world.state);
+
+  // The gateway was restored from a backup of revision 1, and a flag was changed since.
+  world.state.revision = 1;
+  const { status, applied } = await world.deliver(flags, world.change());
+  assert.deepEqual([status, applied, flags.revision], [200, 2, 2]);
+  assert.equal(flags.updatedAt, world.state.updated_at);
+
+  // A cache or a node that lags has the former 41 still: it is older, and not taken.
+  const newest = world.state;
+  world.state = before;
+  const poll = world.open({ pollSeconds: 10 });
+  await settle();
+  assert.equal(poll.revision, 41);
+  world.state = newest;
+  await world.clock.move(12_000);
+  assert.equal(poll.revision, 2, 'down in revisions, on in time');
+  world.state = before;
+  await world.clock.move(12_000);
+  assert.equal(poll.revision, 2, 'up in revisions, back in time');
+  poll.close();
+});
+
+test('a set of the same time is not taken twice', async () => {
+  const changes = [];
+  const { world } = await following({ onChange: ({ revision }) => changes.push(revision), pollSeconds: 10 });
+  world.onRead = () => Response.json(world.body());
+  await world.clock.move(60_000);
+  assert.ok(world.reads.length >= 4);
+  assert.deepEqual(changes, [1]);
+});
+
+test('a cache with an old answer for the number is asked past', async () => {
+  const { world, flags } = await following();
+  const cached = { ...world.body(), revision: 5, updated_at: world.state.updated_at - 10 };
+  world.state.revision = 4;
+  world.onRead = ({ rev }) => (rev === undefined ? undefined : Response.json(cached));
+  const waiting = world.deliver(flags, world.change());
+  await world.clock.move(1_000);
+  const { status, applied } = await waiting;
+  assert.deepEqual([status, applied], [200, 5]);
+  assert.deepEqual(urls(world), [5, undefined]);
+  assert.equal(world.reads[1].headers['cache-control'], 'no-cache');
+  assert.equal(world.reads[1].headers['if-none-match'], undefined);
+});
+
+test('a revision that is not there yet is read again after a second', async () => {
+  const { world, flags } = await following();
+  const news = world.news({ revision: 2, updated_at: world.state.updated_at + 1 / 64 });
+  const waiting = world.deliver(flags, news);
+  await world.clock.move(1_500);
+  assert.deepEqual(urls(world), [2, 2]);
+  assert.deepEqual(world.waits, [1_000]);
+  world.change();
+  await world.clock.move(1_500);
+  assert.equal((await waiting).applied, 2);
+  assert.equal(world.reads.length, 3);
+});
+
+test('`max-age` of a 404 is a bound, jitter only makes it longer', async () => {
+  for (const [random, least, most] of [
+    [0, 5_000, 5_000],
+    [1, 5_000, 6_000],
+  ]) {
+    const { world, flags } = await following();
+    world.clock.random = () => random;
+    const headers = { 'cache-control': 'public, s-maxage=0, max-age=5' };
+    world.onRead = () => new Response('{}', { status: 404, headers });
+    world.deliver(flags, world.change());
+    await world.clock.move(6_500);
+    assert.ok(world.waits[0] >= least && world.waits[0] <= most, String(world.waits));
+  }
+});
+
+test('`Retry-After` is honoured, up to a minute', async () => {
+  for (const [status, wish, wait] of [
+    [503, '20', 20_000],
+    [429, '7200', 60_000],
+    [503, 'soon', 100],
+  ]) {
+    const { world, flags } = await following();
+    world.onRead = () => new Response('', { status, headers: { 'retry-after': wish } });
+    world.deliver(flags, world.change());
+    await world.clock.move(70_000);
+    assert.equal(world.waits[0], wait, wish);
+  }
+});
+
+test('it backs off to a minute, with jitter', async () => {
+  const expected = [100, 300, 1_000, 1_000, 2_000, 2_000, 4_000, 8_000, 16_000, 32_000, 60_000, 60_000];
+  for (const [random, factor] of [
+    [0, 0.8],
+    [0.5, 1],
+    [1, 1.2],
+  ]) {
+    const world = new World();
+    world.clock.random = () => random;
+    world.isUp = false;
+    const flags = world.open();
+    await world.clock.move(300_000);
+    const waits = expected.map((wait) => Math.min(60_000, wait * factor));
+    assert.deepEqual(world.waits.slice(0, 12).map(Math.round), waits.map(Math.round));
+    world.isUp = true;
+    await world.clock.move(60_000);
+    assert.equal(flags.revision, 1);
+  }
+});
+
+test('a failure and its end are told once', async () => {
+  const world = new World();
+  world.isUp = false;
+  const flags = world.open();
+  await world.clock.move(200_000);
+  world.deliver(flags, world.change());
+  await world.clock.move(200_000);
+  assert.equal(world.log.length, 1);
+  assert.match(world.log[0], /^warn: flagcast: cannot read the flags from https:.*: fetch failed: ECONNREFUSED; trying/);
+  world.isUp = true;
+  await world.clock.move(60_000);
+  assert.equal(world.log.length, 2);
+  assert.match(world.log[1], /^info: .*revision 2$/);
+});
+
+test('a delivery ends the wait after a failure', async () => {
+  const world = new World();
+  world.isUp = false;
+  const flags = world.open();
+  await world.clock.move(300_000);
+  world.isUp = true;
+  world.reads.length = 0;
+  const { status, applied } = await world.deliver(flags);
+  assert.deepEqual([status, applied, world.reads.length], [200, 1, 1]);
+});
+
+test('deliveries at the same time share one read', async () => {
+  const { world, flags } = await following();
+  world.latency = 500;
+  const news = world.change();
+  const waiting = Array.from({ length: 20 }, () => world.deliver(flags, news));
+  await world.clock.move(500);
+  for (const { status, applied } of await Promise.all(waiting)) assert.deepEqual([status, applied], [200, 2]);
+  assert.deepEqual(urls(world), [2]);
+});
+
+test('a newer delivery during a read is held in the end', async () => {
+  const { world, flags } = await following();
+  world.latency = 500;
+  const first = world.deliver(flags, world.change());
+  await world.clock.move(200);
+  const second = world.deliver(flags, world.change());
+  const third = world.deliver(flags, world.change());
+  await world.clock.move(300);
+  assert.equal((await first).applied, 2);
+  await world.clock.move(500);
+  assert.equal((await second).applied, 4);
+  assert.equal((await third).applied, 4);
+  assert.deepEqual(urls(world), [2, 4]);
+  assert.deepEqual(world.log, []);
+});
+
+test('a newer delivery during a read that fails does not wait', async () => {
+  const { world, flags } = await following();
+  world.latency = 500;
+  world.isUp = false;
+  world.deliver(flags, world.change());
+  await world.clock.move(200);
+  world.isUp = true;
+  const second = world.deliver(flags, world.change());
+  await world.clock.move(800);
+  assert.equal((await second).applied, 3);
+  assert.deepEqual(urls(world), [2, 3]);
+});
+
+test('the poll is slow, jittered and conditional, and heals a lost delivery', async () => {
+  for (const [random, wait] of [
+    [0, 240_000],
+    [0.5, 300_000],
+    [1, 360_000],
+  ]) {
+    const world = new World();
+    world.clock.random = () => random;
+    const flags = world.open({ pollSeconds: undefined });
+    await world.clock.move(wait * 2 + 1);
+    assert.deepEqual(world.waits, [wait, wait]);
+    assert.equal(world.reads[1].headers['if-none-match'], 'W/"mUA6.1"');
+    assert.equal(world.reads[1].rev, undefined);
+    world.change();
+    await world.clock.move(wait);
+    assert.equal(flags.revision, 2);
+    flags.close();
+  }
+});
+
+test('the poll can be off', async () => {
+  const { world } = await following({ pollSeconds: 0 });
+  await world.clock.move(86_400_000);
+  assert.equal(world.reads.length, 0);
+});
+
+test('an ETag belongs to the set it came with', async () => {
+  const { world, flags } = await following({ pollSeconds: 10 });
+  world.onRead = () => Response.json(world.body());
+  await world.deliver(flags, world.change());
+  await world.clock.move(12_000);
+  assert.equal(world.reads.at(-1).headers['if-none-match'], undefined, 'the one of revision 1 would be wrong');
+});
+
+test('a read that hangs is given up', async () => {
+  const { world, flags } = await following({ readTimeoutSeconds: 2, applyTimeoutSeconds: 4 });
+  world.latency = 1e9;
+  const waiting = world.deliver(flags, world.change());
+  await world.clock.move(2_000);
+  world.latency = 0;
+  await world.clock.move(100);
+  assert.equal((await waiting).applied, 2);
+  assert.match(world.log[0], /no answer within 2 s/);
+});
+
+test('a body that hangs is given up', async () => {
+  const { world, flags } = await following();
+  const { fetch } = world;
+  const hanging = world.open({
+    fetch: async (url, init) => {
+      await fetch(url, init);
+      if (world.reads.length > 1) return world.respond({});
+      const pull = () => new Promise((_resolve, reject) => init.signal.addEventListener('abort', reject));
+      return new Response(new ReadableStream({ pull }));
+    },
+  });
+  await world.clock.move(6_000);
+  assert.equal(hanging.revision, 1);
+  flags.close();
+});
+
+const BODIES = {
+  'no JSON': 'oops',
+  'no object': '7',
+  'nothing': 'null',
+  'a text for the revision': '{"revision":"2","updated_at":1e12,"flags":{}}',
+  'no time': '{"revision":2,"flags":{}}',
+  'no flags': '{"revision":2,"updated_at":1e12}',
+  'a flag that is neither on nor off': '{"revision":2,"updated_at":1e12,"flags":{"a":{}}}',
+  'a flag that is null': '{"revision":2,"updated_at":1e12,"flags":{"a":null}}',
+};
+for (const [what, body] of Object.entries(BODIES))
+  test(`an answer with ${what} is not taken`, async () => {
+    const { world, flags } = await following();
+    world.onRead = () => (world.reads.length === 1 ? new Response(body) : undefined);
+    const waiting = world.deliver(flags, world.change());
+    await settle();
+    assert.equal(flags.revision, 1);
+    await world.clock.move(200);
+    assert.equal((await waiting).applied, 2);
+    assert.equal(world.log.length, 2, world.log.join('\n'));
+  });
+
+test('an answer without an end is not taken', async () => {
+  const { world, flags } = await following();
+  const chunk = new Uint8Array(8 * 1024 * 1024);
+  let sent = 0;
+  const pull = (controller) => controller.enqueue((sent++, chunk));
+  world.onRead = () => (world.reads.length === 1 ? new Response(new ReadableStream({ pull })) : undefined);
+  const waiting = world.deliver(flags, world.change());
+  await world.clock.move(200);
+  assert.equal((await waiting).applied, 2);
+  assert.ok(sent < 12, String(sent));
+  assert.match(world.log[0], /longer than/);
+});
+
+test('listeners are called after each change, and disturb nobody', async () => {
+  const seen = [];
+  const { world, flags } = await following({ onChange: ({ revision }) => seen.push(`option ${revision}`) });
+  flags.on(() => {
+    throw new Error('one');
+  });
+  flags.on(async () => {
+    throw new Error('two');
+  });
+  const off = flags.on((changed) => seen.push(changed === flags && changed.enabled('dark-mode')));
+  assert.equal((await world.deliver(flags, world.change())).status, 200);
+  off();
+  await world.deliver(flags, world.change());
+  assert.deepEqual(seen, ['option 1', 'option 2', true, 'option 3']);
+  assert.ok(world.log.some((line) => /error: .*listener failed: one/.test(line)));
+  assert.ok(world.log.some((line) => /error: .*listener failed: two/.test(line)));
+});
+
+test('close ends everything', async () => {
+  const { world, flags } = await following({ pollSeconds: 10 });
+  const seen = [];
+  flags.on(() => seen.push(1));
+  flags.close();
+  world.change();
+  await world.clock.move(1_000_000);
+  assert.equal(world.reads.length, 0);
+  assert.equal(world.clock.timers.size, 0);
+  assert.equal(flags.revision, 1);
+  assert.deepEqual(seen, []);
+  flags.close();
+
+  world.isUp = false;
+  const other = world.open();
+  await world.clock.move(1_000);
+  other.close();
+  assert.equal(world.clock.timers.size, 0, 'also in the middle of a wait');
+  assert.equal(await other.ready, false);
+});
