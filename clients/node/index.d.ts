@@ -16,7 +16,7 @@ export interface FlagStore {
   /** Puts `text` in the place of what is there, as a whole. */
   save(text: string): unknown;
   /** Calls `changed` after another process has saved. Returns a function that ends it. */
-  watch?(changed: () => void): (() => void) | void;
+  watch?(changed: () => void): (() => void) | void | Promise<(() => void) | void>;
 }
 
 /** Where messages go; `console` and most loggers are such. */

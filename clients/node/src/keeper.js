@@ -17,6 +17,7 @@ export function keeper({ store, holder, clientKey, clock, log }) {
   let kept; // the set that the store has, as far as is known
   let isSaving = false;
   let isFailing = false;
+  let isClosed = false;
   let unwatch;
 
   /** Whether the store has something that is not ours to replace unasked. */
@@ -79,9 +80,15 @@ export function keeper({ store, holder, clientKey, clock, log }) {
     }
   }
 
-  function begin() {
-    unwatch = store.watch?.(reload);
-    if (!isKept()) save();
+  async function follow() {
+    try {
+      const stop = await store.watch?.(reload);
+      if (typeof stop !== 'function') return;
+      unwatch = stop;
+      if (isClosed) stop();
+    } catch (error) {
+      log.warn(`cannot watch the stored copy of the flags: ${told(error)}`);
+    }
   }
 
   return {
@@ -96,15 +103,12 @@ export function keeper({ store, holder, clientKey, clock, log }) {
       } catch (error) {
         failed(error);
       }
-      try {
-        begin();
-      } catch (error) {
-        log.warn(`cannot watch the stored copy of the flags: ${told(error)}`);
-      }
+      follow();
     },
     close() {
+      isClosed = true;
       timers.end();
-      if (typeof unwatch === 'function') unwatch();
+      unwatch?.();
     },
   };
 }
