@@ -38,6 +38,7 @@ mod proxies;
 mod purge;
 mod push_only;
 mod reads;
+mod receiver_node;
 mod scenarios;
 mod sdk_identity;
 mod sdk_js;
