@@ -20,9 +20,9 @@ const WAITS = [100, 300, 1_000, 1_000, 2_000, 2_000, 4_000, 8_000, 16_000, 32_00
 function asksToWait({ status, headers }) {
   const wish =
     status === 404
-      ? /(?:^|[\s,])max-age=(\d+)/.exec(headers.get('cache-control') ?? '')?.[1]
+      ? /max-age=(\d+)/.exec(headers.get('cache-control') ?? '')?.[1]
       : headers.get('retry-after');
-  return /^\d+$/.test(wish ?? '') ? Math.min(LONGEST, Number(wish) * 1000) : 0;
+  return /^\d+$/.test(wish ?? '') ? Number(wish) * 1000 : 0;
 }
 
 /** The message of an error with those of its causes: `fetch` hides there what happened. */

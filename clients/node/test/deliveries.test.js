@@ -247,6 +247,7 @@ test('a closed receiver sends deliveries back at once', async () => {
   assert.equal((await waiting).status, 503);
   assert.equal((await world.deliver(flags, world.change())).status, 503);
   assert.equal(world.reads.length, 1);
+  assert.ok(world.reads[0].signal.aborted, 'its read is ended');
   assert.equal(world.clock.timers.size, 1, 'only the answer of the gateway is on its way');
   assert.equal(flags.enabled('dark-mode'), false, 'the flags stay as they are');
 });

@@ -3,6 +3,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 
+import { timersOf } from '../src/clock.js';
 import { FLAGS, World, settle } from './world.js';
 
 const urls = (world) => world.reads.map(({ rev }) => rev);
@@ -108,6 +109,9 @@ test('order rule: a set is taken when its time is greater, whatever its revision
   world.state = before;
   await world.clock.move(12_000);
   assert.equal(poll.revision, 2, 'up in revisions, back in time');
+  world.state = newest;
+  await world.clock.move(12_000);
+  assert.equal(world.reads.at(-1).headers['if-none-match'], 'W/"mUA6.2"', 'what was not taken changes nothing');
   poll.close();
 });
 
@@ -209,6 +213,64 @@ test('a failure and its end are told once', async () => {
   await world.clock.move(60_000);
   assert.equal(world.log.length, 2);
   assert.match(world.log[1], /^info: .*revision 2$/);
+  world.isUp = false;
+  world.deliver(flags, world.change());
+  await world.clock.move(1_000);
+  assert.equal(world.log.length, 3, 'the next failure is another one');
+});
+
+test('the waits begin anew after a success', async () => {
+  const world = new World();
+  world.isUp = false;
+  const flags = world.open({ pollSeconds: 300 });
+  await world.clock.move(20_000);
+  world.isUp = true;
+  await world.clock.move(60_000);
+  assert.equal(flags.revision, 1);
+  world.reads.length = 0;
+  world.isUp = false;
+  await world.clock.move(221_000); // the poll
+  assert.deepEqual(world.waits, [100, 300]);
+  flags.close();
+});
+
+test('the waits begin anew with a delivery', async () => {
+  const world = new World();
+  world.isUp = false;
+  const flags = world.open();
+  await world.clock.move(300_000);
+  world.reads.length = 0;
+  const waiting = world.deliver(flags);
+  await world.clock.move(2_000);
+  assert.deepEqual(world.waits, [100, 300, 1_000]);
+  await world.clock.move(6_000);
+  assert.equal((await waiting).status, 503);
+});
+
+test('an older delivery that comes late does not take the place of a newer one', async () => {
+  const { world, flags } = await following();
+  const older = world.change();
+  const newer = world.change();
+  world.latency = 500;
+  world.isUp = false;
+  const first = world.deliver(flags, newer);
+  await settle();
+  const second = world.deliver(flags, older);
+  world.isUp = true;
+  await world.clock.move(2_000);
+  assert.deepEqual([(await first).applied, (await second).applied], [3, 3]);
+  assert.deepEqual(urls(world), [3, 3]);
+});
+
+test('what is refused is not left in the connection', async () => {
+  const { world, flags } = await following();
+  let isCancelled = false;
+  const body = new ReadableStream({ cancel: () => (isCancelled = true) });
+  world.onRead = () => (world.reads.length === 1 ? new Response(body, { status: 500 }) : undefined);
+  const waiting = world.deliver(flags, world.change());
+  await world.clock.move(1_000);
+  assert.equal((await waiting).status, 200);
+  assert.ok(isCancelled);
 });
 
 test('a delivery ends the wait after a failure', async () => {
@@ -373,6 +435,17 @@ test('listeners are called after each change, and disturb nobody', async () => {
   assert.deepEqual(seen, ['option 1', 'option 2', true, 'option 3']);
   assert.ok(world.log.some((line) => /error: .*listener failed: one/.test(line)));
   assert.ok(world.log.some((line) => /error: .*listener failed: two/.test(line)));
+});
+
+test('timers that have ended begin no more', () => {
+  const { clock } = new World();
+  const timers = timersOf(clock);
+  timers.after('one', 10, () => {});
+  timers.after('one', 20, () => {});
+  assert.equal(clock.timers.size, 1);
+  timers.end();
+  timers.after('two', 10, () => {});
+  assert.equal(clock.timers.size, 0);
 });
 
 test('close ends everything', async () => {

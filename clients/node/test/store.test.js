@@ -181,6 +181,24 @@ test('a store of the app may take its time', async (context) => {
   assert.equal(changed, undefined, 'the watch ends');
 });
 
+test('the ETag of a read is not that of a set from another process', async () => {
+  const world = new World();
+  let text = null;
+  let changed;
+  const store = { load: () => text, save: (newer) => (text = newer), watch: (then) => void (changed = then) };
+  const flags = await world.following({ store, pollSeconds: 10 });
+  await settle();
+  world.change();
+  text = JSON.stringify({ client_key: KEY, ...world.body() });
+  changed();
+  await settle();
+  assert.equal(flags.revision, 2);
+  await world.clock.move(12_000);
+  assert.equal(world.reads.length, 1);
+  assert.equal(world.reads[0].headers['if-none-match'], undefined);
+  flags.close();
+});
+
 test('a copy that comes after the network does not undo it', async (context) => {
   const { world, path } = await withCopy(context);
   const text = readFileSync(path, 'utf8');

@@ -139,7 +139,7 @@ export class World {
 
   fetch = async (url, { headers, signal }) => {
     const rev = new URL(url).searchParams.get('rev');
-    const read = { url, rev: rev === null ? undefined : Number(rev), headers, at: this.clock.time };
+    const read = { url, rev: rev === null ? undefined : Number(rev), headers, signal, at: this.clock.time };
     this.reads.push(read);
     // What is slow is the way back: the answer is of now.
     const answer = this.isUp ? ((await this.onRead(read)) ?? this.respond(headers, read.rev)) : undefined;
