@@ -57,7 +57,10 @@ export interface FlagcastOptions {
   /** Default: `console`. */
   logger?: FlagLogger;
   /** Reads in another way than the global `fetch`, such as through a proxy. */
-  fetch?: (url: string, init: { headers: Record<string, string>; signal: AbortSignal }) => Promise<Response>;
+  fetch?: (
+    url: string,
+    init: { headers: Record<string, string>; signal: AbortSignal; cache: 'default' | 'no-store' },
+  ) => Promise<Response>;
   clock?: FlagClock;
 }
 

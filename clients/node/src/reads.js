@@ -43,7 +43,9 @@ async function readOnce({ fetch, url, readMs, timers }, signal, { pinned, etag, 
   timers.after('limit', readMs, () => limit.abort(tooLong));
   try {
     const address = pinned === undefined ? url : `${url}?rev=${pinned}`;
-    const response = await fetch(address, { headers, signal: limit.signal });
+    // Next.js keeps answers of `fetch` unless told otherwise; one to a number may be kept.
+    const cache = pinned === undefined ? 'no-store' : 'default';
+    const response = await fetch(address, { headers, signal: limit.signal, cache });
     if (response.status === 304 && etag) return null;
     if (response.status !== 200) {
       await response.body?.cancel();

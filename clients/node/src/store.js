@@ -4,13 +4,12 @@
 
 import { promises as files, readFileSync, statSync } from 'node:fs';
 import { dirname } from 'node:path';
+import { randomBytes } from 'node:crypto';
 
 import { timersOf } from './clock.js';
 
 /** How often the file is looked at, in milliseconds. */
 const LOOK = 1_000;
-
-let temporary = 0;
 
 /** What changes whenever another file takes the place. */
 const mark = ({ ino, mtimeNs, size }) => `${ino} ${mtimeNs} ${size}`;
@@ -47,7 +46,9 @@ export function fileStore(path, clock) {
 
   async function save(text) {
     await files.mkdir(dirname(path), { recursive: true });
-    const draft = `${path}.${process.pid}-${++temporary}.tmp`;
+    // Neither the process nor a count here would do: containers share numbers of processes, and
+    // bundlers load a module twice.
+    const draft = `${path}.${randomBytes(8).toString('hex')}.tmp`;
     try {
       const file = await files.open(draft, 'wx', 0o600);
       try {

@@ -30,6 +30,7 @@ test('it reads at the start, without a revision', async () => {
   const flags = world.open();
   assert.equal(await flags.ready, true);
   assert.equal(world.reads[0].url, FLAGS);
+  assert.equal(world.reads[0].cache, 'no-store', 'frameworks keep answers unless told otherwise');
   assert.match(world.reads[0].headers['user-agent'], /^flagcast-node\//);
   assert.equal(world.clock.timers.size, 0, 'nothing is left running');
 });

@@ -244,6 +244,17 @@ test('a delivery that waits is answered when another process has saved its flags
   other.close();
 });
 
+test('saves at the same time do not hinder each other, wherever they come from', async (context) => {
+  const path = join(directory(context), 'flags.json');
+  // As two bundles of one process have it, or two containers with the same process id.
+  const modules = await Promise.all([1, 2].map((copy) => import(`../src/store.js?${copy}`)));
+  const stores = modules.map(({ fileStore }) => fileStore(path, new World().clock));
+  const saves = Array.from({ length: 20 }, (_, save) => stores[save % 2].save(`${save}`.repeat(1000)));
+  await Promise.all(saves);
+  assert.match(readFileSync(path, 'utf8'), /^(\d\d?)\1{999}$/);
+  assert.deepEqual(readdirSync(join(path, '..')), ['flags.json']);
+});
+
 test('an older copy never takes the place of a newer one', async (context) => {
   const { world, path } = await withCopy(context);
   const old = readFileSync(path, 'utf8');

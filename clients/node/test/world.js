@@ -137,9 +137,9 @@ export class World {
     return Response.json(this.body(), { headers: { etag } });
   }
 
-  fetch = async (url, { headers, signal }) => {
+  fetch = async (url, { headers, signal, cache }) => {
     const rev = new URL(url).searchParams.get('rev');
-    const read = { url, rev: rev === null ? undefined : Number(rev), headers, signal, at: this.clock.time };
+    const read = { url, rev: rev === null ? undefined : Number(rev), headers, signal, cache, at: this.clock.time };
     this.reads.push(read);
     // What is slow is the way back: the answer is of now.
     const answer = this.isUp ? ((await this.onRead(read)) ?? this.respond(headers, read.rev)) : undefined;
