@@ -13,8 +13,9 @@ const LIMIT = 64 * 1024 * 1024;
 /** The longest wait between two reads, in milliseconds. */
 const LONGEST = 60_000;
 
-/** The waits after failures, in milliseconds; the last one lasts. The first six fit into one delivery. */
+/** The waits after failures, in milliseconds; the last one lasts. After `FIRM` of them no delivery waits any more. */
 const WAITS = [100, 300, 1_000, 1_000, 2_000, 2_000, 4_000, 8_000, 16_000, 32_000, LONGEST];
+const FIRM = 6;
 
 /** How long the other end asks to wait, in milliseconds; 0 when it does not. */
 function asksToWait({ status, headers }) {
@@ -84,8 +85,9 @@ export function reads({ fetch, url, readMs, pollMs, holder, clock, log }) {
 
   async function attempt() {
     const asked = wanted;
-    // A cache may keep an answer to this number from before a restore: then ask past it.
-    const afresh = wasStale;
+    // A cache may keep an answer to this number from before a restore, and what was announced may be
+    // gone with one: then ask for whatever is there.
+    const afresh = wasStale || (failures > FIRM && failures % 2 === 0);
     const pinned = isBehind() && !afresh ? asked.revision : undefined;
     const isConditional = pinned === undefined && !afresh && tagged?.set === holder.held;
     const etag = isConditional ? tagged?.etag : undefined;
