@@ -311,6 +311,22 @@ test('two apps that share a file by mistake do not write in turns', async (conte
   other.close();
 });
 
+test('a place that is gone is told once', async (context) => {
+  const world = new World();
+  const folder = join(directory(context), 'a');
+  const path = join(folder, 'flags.json');
+  const flags = await world.following({ store: path });
+  await saved(path, 1);
+  await look(world, 'it has seen its own file', () => true);
+  rmSync(folder, { recursive: true });
+  writeFileSync(folder, 'a file where the folder was');
+  await look(world, 'it is told', () => world.log.length > 0);
+  for (let second = 0; second < 20; second++) await world.clock.move(1_000);
+  assert.equal(world.log.length, 1, world.log.join('\n'));
+  assert.match(world.log[0], /cannot read the stored copy of the flags: ENOTDIR/);
+  flags.close();
+});
+
 test('a file that stays as it is is not read again', async (context) => {
   const { world, path } = await withCopy(context);
   const flags = world.open({ store: path });
