@@ -26,6 +26,7 @@ run:
 test: test-deps lint
 	node --test clients/browser/test/*.test.js
 	$(VENV)/bin/python -m unittest discover -s clients/python/tests -t clients/python
+	node --test clients/node/test/*.test.js
 	cargo test --workspace --locked
 	# The same again with every stream as a body, as those of TLS and HTTP/2 are.
 	FLAGCAST_TEST_FAN_OUT=bodies cargo test --workspace --test it --locked

@@ -38,6 +38,7 @@ mod proxies;
 mod purge;
 mod push_only;
 mod reads;
+mod receiver_node;
 mod receiver_python;
 mod receiver_rust;
 mod scenarios;
