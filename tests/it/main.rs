@@ -24,6 +24,7 @@ mod fastly;
 mod faults;
 mod first_minute;
 mod fixture;
+mod flipper;
 mod harness;
 mod identities;
 mod listen;
