@@ -193,8 +193,8 @@ mod tests {
         all(&[condition("plan", "EQUAL", "pro")])
     }
 
-    fn of(names: &[&str], share: f64) -> Audience {
-        let named = names.iter().map(|name| (*name).to_owned()).collect();
+    fn of(people: &[&str], share: f64) -> Audience {
+        let named = people.iter().map(|name| (*name).to_owned()).collect();
         Audience { everybody: false, named, share }
     }
 

@@ -4,6 +4,7 @@
 //! [`Audience`]. Gates have no values: what else a flag is stays here. Names of gates are left out; no
 //! adapter reads them.
 
+use std::collections::BTreeSet;
 use std::ops::Range;
 
 use bytes::Bytes;
@@ -25,10 +26,10 @@ pub struct Flipper {
 }
 
 impl Flipper {
-    /// Renders features. Without `names` nobody is told by name.
+    /// Renders features. Unless it tells names, nobody is in it by name.
     pub(super) fn of<'a>(
         features: impl Iterator<Item = (&'a str, &'a Audience)>,
-        names: bool,
+        tells_names: bool,
     ) -> Self {
         let mut text = HEAD.to_owned();
         let mut ranges = Vec::new();
@@ -37,7 +38,7 @@ impl Flipper {
                 text.push(',');
             }
             let start = text.len();
-            text.push_str(&feature(key, audience, names).to_string());
+            text.push_str(&feature(key, audience, tells_names).to_string());
             ranges.push((key.to_owned(), start..text.len()));
         }
         text.push_str(TAIL);
@@ -73,9 +74,9 @@ impl Flipper {
     }
 }
 
-fn feature(key: &str, audience: &Audience, names: bool) -> Json {
-    let no_names = Default::default();
-    let named = if names { &audience.named } else { &no_names };
+fn feature(key: &str, audience: &Audience, tells_names: bool) -> Json {
+    let nobody = BTreeSet::new();
+    let named = if tells_names { &audience.named } else { &nobody };
     let share = (audience.share > 0.0).then(|| percentage(audience.share));
     let state = match audience {
         Audience { everybody: true, .. } => "on",

@@ -6,6 +6,8 @@ use reqwest::Method;
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 
+use flagcast::store::keys::hex;
+
 use crate::harness::admin::{Admin, Environment};
 use crate::harness::answer::{Answer, get, send};
 use crate::harness::driver::{Driver, ruby};
@@ -86,8 +88,8 @@ async fn features_have_the_shape_of_the_adapter() {
         let answer = read(&gateway, &environment.server_key, none).await;
         assert_eq!((answer.status.as_u16(), &answer.json()["code"]), (404, &json!("not_found")));
     }
-    let labels = ["route=\"/flipper/features\"", "status=\"200\""];
-    assert!(gateway.metric("flagcast_http_requests_total", &labels).await >= 3.0);
+    let route = ["route=\"/flipper/features\"", "status=\"200\""];
+    gateway.metric_becomes("flagcast_http_request_duration_seconds_count", &route, 3).await;
 }
 
 #[tokio::test]
@@ -257,8 +259,7 @@ fn signature(secret: &str, at: i64, body: &str) -> String {
     };
     let inner = Sha256::new().chain_update(block(0x36)).chain_update(format!("{at}.{body}"));
     let outer = Sha256::new().chain_update(block(0x5c)).chain_update(inner.finalize());
-    let hex: String = outer.finalize().iter().map(|byte| format!("{byte:02x}")).collect();
-    format!("t={at},v1={hex}")
+    format!("t={at},v1={}", hex(&outer.finalize()))
 }
 
 #[tokio::test]
