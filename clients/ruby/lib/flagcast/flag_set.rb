@@ -26,7 +26,7 @@ module Flagcast
 
       new(client_key, data["revision"], data["updated_at"], data["flags"])
     rescue JSON::ParserError, EncodingError => e
-      raise Malformed, "it is no JSON: #{e.message[0, 100]}"
+      raise Malformed, "it is no JSON: #{e.message[0, 100].scrub}"
     end
 
     def initialize(client_key, revision, updated_at, flags)

@@ -24,6 +24,7 @@ module Flagcast
       @logger = options.logger
       @held = held
       @watches = @store.respond_to?(:stamp)
+      @warned = []
       @save_at = nil
       @look_at = @clock.monotonic
     end
@@ -39,10 +40,10 @@ module Flagcast
       @held.swap(set, from: :store)
       set
     rescue FlagSet::Malformed => e
-      @logger.warn("the kept flags are not used: #{e.message}")
+      warn_once("the kept flags are not used: #{e.message}")
       false
     rescue StandardError => e
-      @logger.warn("the kept flags cannot be read: #{e.class}: #{e.message}")
+      warn_once("the kept flags cannot be read: #{e.class}: #{e.message}")
       false
     end
 
@@ -73,10 +74,9 @@ module Flagcast
       kept = load
       set = @held.set
       @store.save(set.to_text) unless set.nil? || (kept && kept.updated_at >= set.updated_at)
-      @has_failed = false
+      @warned.clear
     rescue StandardError => e
-      @logger.warn("the flags cannot be kept: #{e.class}: #{e.message}") unless @has_failed
-      @has_failed = true
+      warn_once("the flags cannot be kept: #{e.class}: #{e.message}")
       @mutex.synchronize { @save_at ||= @clock.monotonic + RETRY }
     end
 
@@ -89,8 +89,13 @@ module Flagcast
       # Not over what is of somebody else: two that do that would never end.
       keep if @held.set && (kept.nil? || (kept && kept.updated_at < @held.set.updated_at))
     rescue StandardError => e
-      @logger.warn("the store cannot be looked at: #{e.class}: #{e.message}") unless @has_failed
-      @has_failed = true
+      warn_once("the store cannot be looked at: #{e.class}: #{e.message}")
+    end
+
+    # What is wrong with a store is wrong again a second later.
+    def warn_once(message)
+      @logger.warn(message) unless @warned.include?(message)
+      @warned |= [message]
     end
   end
 end
