@@ -17,8 +17,8 @@ FLAGS = Flagcast.new(
   poll_seconds: Float(ENV.fetch("FLAGCAST_POLL_SECONDS", "300")),
 )
 
-def json(status, content)
-  [status, { "content-type" => "application/json", "x-process" => Process.pid.to_s }, ["#{JSON.generate(content)}\n"]]
+ANSWER = lambda do |content|
+  [200, { "content-type" => "application/json", "x-process" => Process.pid.to_s }, ["#{JSON.generate(content)}\n"]]
 end
 
 map("/flagcast") { run FLAGS }
@@ -26,8 +26,8 @@ map("/flagcast") { run FLAGS }
 map "/flags" do
   run lambda { |env|
     key = env["PATH_INFO"].delete_prefix("/")
-    json(200, enabled: FLAGS.enabled?(key), value: FLAGS.value(key), revision: FLAGS.revision)
+    ANSWER.call(enabled: FLAGS.enabled?(key), value: FLAGS.value(key), revision: FLAGS.revision)
   }
 end
 
-map("/health") { run ->(_env) { json(200, status: "ok") } }
+map("/health") { run ->(_env) { ANSWER.call(status: "ok") } }
