@@ -12,7 +12,7 @@ use crate::harness::admin::{Admin, Environment};
 use crate::harness::answer::{Answer, get, send};
 use crate::harness::driver::{Driver, ruby};
 use crate::harness::secure::{Authority, Files, Tunnel};
-use crate::harness::{ADMIN_TOKEN, Gateway, http};
+use crate::harness::{ADMIN_TOKEN, Gateway, eventually, http};
 use crate::identities::target;
 use crate::push_only::{KEY, announce_at};
 
@@ -204,7 +204,8 @@ struct Synced {
 async fn synced() -> Synced {
     let authority = Authority::new("authority of the app");
     let files = Files::new(&authority.sign());
-    let gateway = files.name_in(Gateway::builder()).start().await;
+    let builder = Gateway::builder().set("webhook.allowed_targets", "127.0.0.0/8");
+    let gateway = files.name_in(builder).start().await;
     let tunnel = Tunnel::to(&gateway, authority.client(&["http/1.1"])).await;
     let admin = Admin::new(format!("http://{}/admin/v1", tunnel.address()), ADMIN_TOKEN);
     let environment = admin.create_shop().await;
@@ -260,6 +261,27 @@ fn signature(secret: &str, at: i64, body: &str) -> String {
     let inner = Sha256::new().chain_update(block(0x36)).chain_update(format!("{at}.{body}"));
     let outer = Sha256::new().chain_update(block(0x5c)).chain_update(inner.finalize());
     format!("t={at},v1={}", hex(&outer.finalize()))
+}
+
+/// What the gateway itself delivers.
+#[tokio::test]
+async fn an_app_is_told_by_the_gateway() {
+    let mut all = synced().await;
+    let webhooks = format!("{}/webhooks", all.environment.path());
+    let made = all.admin.post(&webhooks, json!({"url": all.hook, "secret": SECRET})).await;
+    for is_on in [true, false, true] {
+        all.admin.switch(&all.environment, "dark-mode", is_on).await;
+        eventually("the app is told", async || {
+            (all.enabled("dark-mode", None).await == is_on).then_some(())
+        })
+        .await;
+    }
+    // Flipper does not say what it holds, so the gateway takes an answer for what it is.
+    eventually("the gateway knows that it was told", async || {
+        let endpoint = all.admin.get(&format!("{webhooks}/{}", made["id"])).await;
+        (endpoint["status"] == "healthy").then_some(())
+    })
+    .await;
 }
 
 #[tokio::test]

@@ -39,6 +39,7 @@ mod proxies;
 mod purge;
 mod push_only;
 mod reads;
+mod receiver_ruby;
 mod scenarios;
 mod sdk_identity;
 mod sdk_js;

@@ -203,6 +203,9 @@ end
 
 # One test with a receiver and a gateway.
 class WorldTest < Minitest::Test
+  # Seconds that something may take which happens within a moment.
+  LONG = Float(ENV.fetch("FLAGCAST_TEST_SECONDS", "20"))
+
   KEY = FakeGateway::KEY
   SECRET = Deliveries::SECRET
 
@@ -269,7 +272,7 @@ class WorldTest < Minitest::Test
   end
 
   # Waits for a condition. It is long, because tests share the machine; one that passes never waits for it.
-  def eventually(what = "it happens", seconds: 20)
+  def eventually(what = "it happens", seconds: LONG)
     deadline = Process.clock_gettime(Process::CLOCK_MONOTONIC) + seconds
     until (found = yield)
       flunk("not within #{seconds} s: #{what}\n#{@log.string}") if Process.clock_gettime(Process::CLOCK_MONOTONIC) > deadline
