@@ -46,6 +46,9 @@ class EndpointTest < WorldTest
     assert_refused 413, /262144/, deliver(flags, body: large)
     # The length may be unknown, or wrong.
     assert_refused 413, /262144/, deliver(flags, body: large, more: { "CONTENT_LENGTH" => "7" })
+    # What says that it is too long is not even read.
+    env = Rack::MockRequest.env_for("/", method: "POST", "CONTENT_LENGTH" => "262145")
+    assert_equal 413, flags.call(env.merge("rack.input" => Object.new))[0]
     fits = Deliveries.body(@gateway.data.merge(padding: "x" * 200 * 1024))
     assert_applied 42, deliver(flags, body: fits)
   end

@@ -40,10 +40,10 @@ module Flagcast
       @held.swap(set, from: :store)
       set
     rescue FlagSet::Malformed => e
-      warn_once("the kept flags are not used: #{e.message}")
+      warn_once("the kept flags are not used", e.message)
       false
     rescue StandardError => e
-      warn_once("the kept flags cannot be read: #{e.class}: #{e.message}")
+      warn_once("the kept flags cannot be read", "#{e.class}: #{e.message}")
       false
     end
 
@@ -76,7 +76,7 @@ module Flagcast
       @store.save(set.to_text) unless set.nil? || (kept && kept.updated_at >= set.updated_at)
       @warned.clear
     rescue StandardError => e
-      warn_once("the flags cannot be kept: #{e.class}: #{e.message}")
+      warn_once("the flags cannot be kept", "#{e.class}: #{e.message}")
       @mutex.synchronize { @save_at ||= @clock.monotonic + RETRY }
     end
 
@@ -89,13 +89,13 @@ module Flagcast
       # Not over what is of somebody else: two that do that would never end.
       keep if @held.set && (kept.nil? || (kept && kept.updated_at < @held.set.updated_at))
     rescue StandardError => e
-      warn_once("the store cannot be looked at: #{e.class}: #{e.message}")
+      warn_once("the store cannot be looked at", "#{e.class}: #{e.message}")
     end
 
     # What is wrong with a store is wrong again a second later.
-    def warn_once(message)
-      @logger.warn(message) unless @warned.include?(message)
-      @warned |= [message]
+    def warn_once(what, reason)
+      @logger.warn("#{what}: #{reason}") unless @warned.include?(what)
+      @warned |= [what]
     end
   end
 end
