@@ -52,4 +52,5 @@ mod streams;
 mod targeting;
 mod testing_your_app;
 mod tls;
+mod webhooks;
 mod wire;
