@@ -4,16 +4,20 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::process::Command;
+use std::time::Duration;
 
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use crate::harness::admin::Environment;
 use crate::harness::process::Process;
-use crate::harness::{Gateway, eventually, http};
+use crate::harness::{Gateway, eventually, eventually_within, http};
 
 const SERVER: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/clients/ruby/example/server.rb");
 const SECRET: &str = "whsec_C2FVsBQIhrscChlQIMV+b5sSYspob7oD";
+
+/// A delivery to an app that starts may be too early twice: the gateway waits for 5 s and then 30 s.
+const RETRIED: Duration = Duration::from_secs(90);
 
 /// A gateway with an environment and an app that follows it.
 struct Shop {
@@ -104,7 +108,7 @@ impl Shop {
     /// Waits until the gateway knows that the app has a revision.
     async fn is_applied(&self, revision: u64) {
         let admin = self.gateway.admin();
-        eventually("the gateway knows that it is applied", async || {
+        eventually_within(RETRIED, "the gateway knows that it is applied", async || {
             let endpoint = admin.get(&self.endpoint).await;
             let is_there = endpoint["applied_revision"] == revision && endpoint["behind"] == 0;
             (is_there && endpoint["status"] == "healthy").then_some(())

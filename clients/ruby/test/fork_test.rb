@@ -56,6 +56,18 @@ class ForkTest < WorldTest
     assert_equal({ "before" => 1, "first" => 42, "threads" => threads }, said.value)
   end
 
+  # What was kept between the last look of the parent and the fork is not missed.
+  def test_a_child_looks_at_the_file_at_once
+    flags = ready(store: @copy, poll_seconds: 0)
+    eventually { File.exist?(@copy) }
+    settle("flagcast keeper")
+    newer = @gateway.flag_set.merge(revision: 60, updated_at: @gateway.updated_at + 100)
+    Flagcast::FileStore.new(@copy).save(JSON.generate(newer))
+    said = in_child { { first: flags.revision, then: until_true(10) { flags.revision == 60 } } }
+    assert_equal({ "first" => 42, "then" => true }, said)
+    assert_equal 42, flags.revision
+  end
+
   def test_a_delivery_to_a_child_reaches_the_parent_by_the_file
     flags = ready(store: @copy, poll_seconds: 0)
     eventually { File.exist?(@copy) }

@@ -103,13 +103,32 @@ class ReadsTest < WorldTest
     assert_applied 44, deliver(flags, @gateway.change)
   end
 
+  def test_a_newer_delivery_does_not_suffer_from_the_failure_of_an_older_one
+    flags = ready
+    gate = Queue.new
+    @gateway.script << ->(_) { gate.pop && [500, {}, "{}"] }
+    delivering(flags, @gateway.change)
+    eventually { revs.last == 43 }
+    waiting = delivering(flags, @gateway.change)
+    # It is told of: the thread that reads will find it.
+    eventually { wanted(flags) == 44 }
+    gate << true
+    assert_applied 44, waiting.value
+  end
+
+  def wanted(flags)
+    flags.instance_variable_get(:@fetcher).instance_variable_get(:@target)&.revision
+  end
+
   def test_an_older_delivery_behind_a_newer_one_changes_nothing
     flags = ready
     older = @gateway.change
     newer = @gateway.change
     @gateway.read_revision = 42
-    waiting = [delivering(flags, newer), delivering(flags, older)]
-    eventually { revs.include?(44) && waiting.all?(&:stop?) }
+    waiting = [delivering(flags, newer)]
+    eventually { revs.include?(44) }
+    waiting << delivering(flags, older)
+    settle
     @gateway.read_revision = nil
     eventually { @clock.step(0.1) || waiting.all? { |one| one.join(0.01) } }
     waiting.each { |one| assert_applied 44, one.value }
@@ -138,6 +157,17 @@ class ReadsTest < WorldTest
     settle
     assert_equal [nil, *[%(W/"#{KEY}.42")] * 3], @gateway.requests.map(&:etag)
     assert_equal 42, flags.revision
+  end
+
+  # What the gateway named once need not be sent again, wherever it came from.
+  def test_a_kept_copy_that_is_the_newest_is_not_sent_twice
+    File.write(@copy, JSON.generate(@gateway.flag_set))
+    ready(store: @copy, poll_seconds: 10)
+    eventually { @gateway.count == 1 }
+    settle
+    @clock.step(10)
+    eventually { @gateway.count == 2 }
+    assert_equal [nil, %(W/"#{KEY}.42")], @gateway.requests.map(&:etag)
   end
 
   def test_a_poll_that_fails_is_tried_again_soon

@@ -109,6 +109,7 @@ class ReceiverTest < WorldTest
     assert((Thread.list - others).select(&:name).all? { |one| one.thread_variable_get(:fork_safe) })
     flags.close
     flags.close
+    flags.start
     assert_empty Thread.list.map(&:name).compact.grep(/flagcast/)
     @clock.step(1000)
     assert_equal [false, 42], [flags.enabled?("dark-mode"), flags.revision]
@@ -118,10 +119,11 @@ class ReceiverTest < WorldTest
   end
 
   def test_a_listener_may_end_it
-    flags = ready
+    flags = ready(store: @copy)
     flags.on_change(&:close)
     deliver(flags, @gateway.change)
     eventually { Thread.list.map(&:name).compact.grep(/flagcast/).empty? }
+    refute_match(/listener failed/, @log.string)
   end
 
   def test_a_thread_that_died_is_started_again

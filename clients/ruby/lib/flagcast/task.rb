@@ -35,7 +35,7 @@ module Flagcast
       end
       return if Thread.current == @thread
 
-      @thread.join(seconds) || @thread.kill
+      @thread.join(seconds) || @thread.kill.join(1)
     end
 
     private
