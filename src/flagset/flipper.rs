@@ -1,6 +1,7 @@
 //! Renders flags in the shape that Flipper's HTTP adapter reads: features with gates.
 //!
-//! A gate can give a feature to somebody and take it from nobody, so a flag is told as its
+//! A gate gives a feature to somebody. Gates that take one away are only in the newest versions of
+//! Flipper and would be passed over by others, so none is used, and a flag is told as its
 //! [`Audience`]. Gates have no values: what else a flag is stays here. Names of gates are left out; no
 //! adapter reads them.
 
