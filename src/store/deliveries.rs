@@ -94,9 +94,9 @@ impl Change {
     ) -> Result<Delivery, StoreError> {
         let now = self.now();
         let kind = DeliveryKind::Test;
-        let new = New { kind, once: true, due: Some(now), changed: &[], event_id: None };
-        let at = (environment.stamp, now);
-        let delivery = insert(self.connection(), webhook.id, at, &new).await?;
+        let (webhook_id, due) = (webhook.id, Some(now));
+        let new = New { webhook: webhook_id, kind, once: true, due, changed: &[], event_id: None };
+        let delivery = insert(self.connection(), (environment.stamp, now), new).await?;
         let (subject, action) = (webhook.id.0.to_string(), "webhook.tested");
         self.note(Note::of_environment(project, environment, false, action, &subject));
         Ok(delivery)

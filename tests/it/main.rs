@@ -40,6 +40,7 @@ mod purge;
 mod push_only;
 mod reads;
 mod receiver_ruby;
+mod receiver_rust;
 mod scenarios;
 mod sdk_identity;
 mod sdk_js;
