@@ -25,11 +25,12 @@ use crate::http::{
     Admin, BodyLimits, Connections, Doors, Evaluations, Flagsmith, Hops, Ofrep, Ops, Sdk, Sse,
     Streams, Tls, bind, operators_front, public_front, serve,
 };
-use crate::metrics::Metrics;
-use crate::model::ClientKey;
+use crate::metrics::{Metrics, WebhookMetrics};
+use crate::model::{AttemptOutcome, ClientKey, WebhookStatus};
 use crate::shutdown::{Shutdown, Signals};
 use crate::store::Store;
 use crate::stream::{Hub, Limits, Shards, Times};
+use crate::webhook::{self, Worker, WorkerHandle};
 
 pub use feed::Feed;
 pub use first_start::{CreatedToken, create_token};
@@ -71,14 +72,17 @@ pub struct App {
     tls: Option<Tls>,
     streams: Streams,
     canary: Option<(Canary, Vec<ClientKey>)>,
+    /// Nothing when the flags come from a file: nobody can make an endpoint then.
+    worker: Option<Worker>,
 }
 
 impl Source {
     async fn open(&self, settings: &Settings) -> anyhow::Result<Store> {
         match self {
-            Self::Store { .. } => Store::open(&settings.store)
+            Self::Store { .. } => Ok(Store::open(&settings.store)
                 .await
-                .with_context(|| format!("cannot open the store {}", settings.store.url)),
+                .with_context(|| format!("cannot open the store {}", settings.store.url))?
+                .with_secrets_key(&settings.secrets.key)),
             Self::Fixture(_) => Store::in_memory().await.context("cannot make a store in memory"),
         }
     }
@@ -121,6 +125,16 @@ impl App {
         let directory = Arc::new(Directory::default());
         let evaluations = Arc::new(Evaluations::new(metrics.analytics()));
         let pings = Pings::new(&public_url, &settings.stream);
+        let read_only = matches!(source, Source::Fixture(_));
+        let webhooks = WorkerHandle::default();
+        let worker = if read_only {
+            None
+        } else {
+            protect_secrets(&store).await?;
+            let measured = webhook_metrics(&metrics);
+            let handle = webhooks.clone();
+            Some(Worker::new(store.clone(), &settings, &public_url, handle, measured)?)
+        };
         let (flips, canary) = Canary::new(&settings.cdn, &public_url, metrics.canary())?;
         let feed = Feed::start(
             Told {
@@ -131,12 +145,12 @@ impl App {
                 purger: Purger::new(&settings.cdn, metrics.purge())?,
                 flips,
                 pings,
+                webhooks,
             },
             &settings,
             metrics.feed(),
         )
         .await?;
-        let read_only = matches!(source, Source::Fixture(_));
         let parts =
             Parts { store: &store, directory, flagsets, hub, evaluations: &evaluations, read_only };
         let doors = parts.doors(&settings, &metrics, &shutdown);
@@ -159,6 +173,7 @@ impl App {
             tls,
             streams,
             canary,
+            worker,
         })
     }
 
@@ -213,6 +228,7 @@ impl App {
             tls,
             streams,
             canary,
+            worker,
         } = self;
         let limits = &settings.limits;
         let connections = Connections {
@@ -245,6 +261,11 @@ impl App {
         last.spawn(keep_up(metrics.clone(), last.clone()));
         if let Some((canary, first)) = canary {
             shutdown.spawn(canary.run(first, shutdown.clone()));
+        }
+        if let Some(worker) = worker {
+            shutdown.spawn(worker.run(shutdown.clone()));
+            let (store, days) = (store.clone(), settings.webhook.retention_days);
+            last.spawn(webhook::watch(store, webhook_metrics(&metrics), days, last.clone()));
         }
         let flush = Duration::from_secs(settings.analytics.flush_seconds);
         last.spawn(write_counts(evaluations, store, flush, last.clone()));
@@ -300,9 +321,30 @@ impl Parts<'_> {
                 shutdown: shutdown.clone(),
             },
             admin: Admin::new(store.clone(), hub, settings.limits.clone(), metrics.clone())
-                .read_only(read_only),
+                .read_only(read_only)
+                .with_targets(&settings.webhook.allowed_targets),
         }
     }
+}
+
+fn webhook_metrics(metrics: &Metrics) -> WebhookMetrics {
+    metrics.webhook(
+        AttemptOutcome::ALL.map(AttemptOutcome::as_str),
+        WebhookStatus::ALL.map(WebhookStatus::as_str),
+    )
+}
+
+/// Seals what was stored before there was a key, or says that a copy of the store gives secrets away.
+async fn protect_secrets(store: &Store) -> anyhow::Result<()> {
+    let plain = store.seal_secrets().await?;
+    if plain > 0 {
+        tracing::warn!(
+            webhooks = plain,
+            "secrets of webhooks are stored as plain text; set `secrets.key` (take one from \
+             `openssl rand -base64 32`) and start again"
+        );
+    }
+    Ok(())
 }
 
 /// Time over which a drain ends streams. The last quarter of the grace is for what is none.

@@ -9,6 +9,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::path::Path;
 
+use ipnet::IpNet;
 use serde::Deserialize;
 use toml::{Table, Value};
 
@@ -20,8 +21,13 @@ pub const DEFAULT_FILE: &str = include_str!("../config/default.toml");
 const VARIABLE_PREFIX: &str = "FLAGCAST_";
 
 /// Settings whose value is never printed.
-const SECRET_KEYS: [&str; 4] =
-    ["auth.bootstrap_token", "auth.push_token", "cdn.fastly_token", "cdn.purge_header"];
+const SECRET_KEYS: [&str; 5] = [
+    "auth.bootstrap_token",
+    "auth.push_token",
+    "cdn.fastly_token",
+    "cdn.purge_header",
+    "secrets.key",
+];
 
 /// A setting that cannot be used: the message names the key, the rule and the next step.
 #[derive(Debug, thiserror::Error)]
@@ -50,6 +56,10 @@ pub struct Settings {
     pub stream: Stream,
     /// Caches in front.
     pub cdn: Cdn,
+    /// Webhooks.
+    pub webhook: Webhook,
+    /// What protects stored secrets.
+    pub secrets: Secrets,
     /// Evaluation counts.
     pub analytics: Analytics,
     /// Logs.
@@ -163,6 +173,26 @@ pub enum Purge {
     Http,
 }
 
+/// Webhooks.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[expect(missing_docs, reason = "config/default.toml documents each key once")]
+pub struct Webhook {
+    pub allowed_targets: Vec<IpNet>,
+    pub concurrency: usize,
+    pub connect_timeout_ms: u64,
+    pub timeout_ms: u64,
+    pub retention_days: u32,
+}
+
+/// What protects stored secrets.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[expect(missing_docs, reason = "config/default.toml documents each key once")]
+pub struct Secrets {
+    pub key: Secret,
+}
+
 /// Evaluation counts.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -225,6 +255,7 @@ pub struct Limits {
     pub environments_per_project: u32,
     pub features_per_project: u32,
     pub server_keys_per_environment: u32,
+    pub webhooks_per_environment: u32,
     pub tokens: u32,
     pub push_environments: u32,
     pub reads_waiting: usize,

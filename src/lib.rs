@@ -1,14 +1,16 @@
 //! Flagcast: a real-time push gateway for feature flags.
 //!
 //! ```text
-//! management API ─▶ store: flag + revision + change event, in ONE transaction
+//! management API ─▶ store: flag + revision + change event + deliveries, in ONE transaction
 //!                     │
-//!                     └─ change feed ─▶ flag sets (rendered once per revision)
-//!                                          └─▶ hub ─▶ streams ─▶ clients ─▶ refetch ─▶ flag sets
+//!                     ├─ change feed ─▶ flag sets (rendered once per revision)
+//!                     │                    └─▶ hub ─▶ streams ─▶ clients ─▶ refetch ─▶ flag sets
+//!                     └─ due deliveries ─▶ webhook worker ─▶ endpoints ─▶ refetch ─▶ flag sets
 //! ```
 //!
 //! The folders are the stations of that picture, and dependencies point down:
-//! `main → app → http → {stream, flagset, store, evaluation} → {model, config, metrics, shutdown}`.
+//! `main → app → {http, webhook} → {stream, flagset, store, evaluation} → {model, config, metrics,
+//! shutdown}`.
 //! `docs/ARCHITECTURE.md` walks through it.
 
 pub mod app;
@@ -26,3 +28,4 @@ pub mod probe;
 pub mod shutdown;
 pub mod store;
 pub mod stream;
+pub mod webhook;

@@ -4,6 +4,7 @@
 //! few values: no client, address or environment is one.
 
 mod tables;
+mod webhook;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -13,6 +14,8 @@ use metrics::{Counter, Gauge, Histogram, Key, KeyName, Label, Level, Metadata, R
 use metrics_exporter_prometheus::{
     Matcher, PrometheusBuilder, PrometheusHandle, PrometheusRecorder,
 };
+
+pub use webhook::WebhookMetrics;
 
 use tables::{
     ARRIVAL_BOUNDS, COUNTERS, EVALUATION_BOUNDS, FAN_OUT_BOUNDS, GAUGES, HISTOGRAMS, PING_BOUNDS,
@@ -344,6 +347,9 @@ impl Metrics {
         let builder = bounds(builder, "flagcast_purge_duration_seconds", &PING_BOUNDS);
         let builder = bounds(builder, "flagcast_evaluation_seconds", &EVALUATION_BOUNDS);
         let builder = bounds(builder, "flagcast_canary_arrival_seconds", &ARRIVAL_BOUNDS);
+        let builder = bounds(builder, "flagcast_webhook_attempt_seconds", &ARRIVAL_BOUNDS);
+        let delivered = "flagcast_webhook_change_to_delivered_seconds";
+        let builder = bounds(builder, delivered, &ARRIVAL_BOUNDS);
         let builder = bounds(builder, "flagcast_canary_refetch_seconds", &ARRIVAL_BOUNDS);
         let recorder = builder.build_recorder();
         let handle = recorder.handle();

@@ -37,12 +37,13 @@ const ALLOWED: &[(&str, &[&str])] = &[
             "stream",
         ],
     ),
+    ("webhook", &["model", "config", "metrics", "outbound", "shutdown", "store"]),
     ("cdn", &["model", "config", "metrics", "outbound", "shutdown", "probe", "flagset"]),
     (
         "app",
         &[
             "model", "config", "metrics", "shutdown", "store", "fixture", "flagset", "stream",
-            "cdn", "http",
+            "cdn", "webhook", "http",
         ],
     ),
 ];

@@ -122,6 +122,8 @@ impl Feed {
                 }
             }
             self.position = last.id;
+            // Behind the pings: who listens comes before who is called.
+            self.told.webhooks.wake();
         }
     }
 

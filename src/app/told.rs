@@ -9,6 +9,7 @@ use crate::flagset::{Directory, FlagSets, Known};
 use crate::model::{ClientKey, EnvironmentId, EnvironmentKind, Stamp};
 use crate::store::{Store, StoreError, now_micros};
 use crate::stream::{Change, Hub, Ping, PingFacts, PingStyle};
+use crate::webhook::WorkerHandle;
 
 /// A spread below this is none: reads do not come at once anyway.
 const SPREAD_MS_MIN: u64 = 100;
@@ -40,6 +41,8 @@ pub struct Told {
     pub flips: Flips,
     /// How a ping looks.
     pub pings: Pings,
+    /// Sends what webhooks are owed.
+    pub webhooks: WorkerHandle,
 }
 
 /// What a batch of events says of one environment.

@@ -1,7 +1,12 @@
 //! What settings must keep to that a type cannot express. Each refusal names the key, the rule and what
 //! to do.
 
-use super::{Auth, Cdn, ConfigError, FanOut, Limits, Purge, Server, Settings, Stream};
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD as BASE64;
+
+use super::{
+    Auth, Cdn, ConfigError, FanOut, Limits, Purge, Secrets, Server, Settings, Stream, Webhook,
+};
 use crate::model::Secret;
 
 /// More shards than any machine has cores.
@@ -16,6 +21,15 @@ const CACHED_HEARTBEAT_SECONDS_MAX: u64 = 5;
 /// More would measure the canary.
 const CANARY_STREAMS_MAX: usize = 100;
 
+/// Longest attempt of a webhook: it holds a place as long.
+const WEBHOOK_TIMEOUT_MS_MAX: u64 = 60_000;
+
+/// More attempts at a time than a process has connections for.
+const WEBHOOK_CONCURRENCY_MAX: usize = 10_000;
+
+/// A key of AES-256.
+const SECRETS_KEY_BYTES: usize = 32;
+
 /// Shortest token that automation may choose: shorter ones can be guessed.
 const TOKEN_LENGTH_MIN: usize = 24;
 
@@ -26,6 +40,8 @@ impl Settings {
         self.auth.check()?;
         self.stream.check(&self.server)?;
         self.cdn.check()?;
+        self.webhook.check()?;
+        self.secrets.check()?;
         self.limits.check()?;
         rule(
             self.store.poll_ms > 0 && self.analytics.flush_seconds > 0,
@@ -127,6 +143,35 @@ impl Cdn {
         rule(
             !matches!(self.purge, Purge::Varnish | Purge::Http) || !self.purge_urls.is_empty(),
             "cdn.purge = \"varnish\" and \"http\" need cdn.purge_urls: whom to ask",
+        )
+    }
+}
+
+impl Webhook {
+    fn check(&self) -> Result<(), ConfigError> {
+        rule(
+            self.connect_timeout_ms > 0 && self.timeout_ms >= self.connect_timeout_ms,
+            "webhook.timeout_ms must be at least webhook.connect_timeout_ms, and that at least 1: the one \
+             holds the other",
+        )?;
+        rule(
+            self.timeout_ms <= WEBHOOK_TIMEOUT_MS_MAX,
+            "webhook.timeout_ms must be at most 60000: an endpoint should answer first and work later",
+        )?;
+        rule(
+            (4..=WEBHOOK_CONCURRENCY_MAX).contains(&self.concurrency),
+            "webhook.concurrency must be 4 to 10000: a quarter of it is for endpoints that fail",
+        )?;
+        rule(self.retention_days > 0, "webhook.retention_days must be at least 1")
+    }
+}
+
+impl Secrets {
+    fn check(&self) -> Result<(), ConfigError> {
+        let bytes = BASE64.decode(self.key.expose());
+        rule(
+            self.key.is_empty() || bytes.is_ok_and(|bytes| bytes.len() == SECRETS_KEY_BYTES),
+            "secrets.key must be 32 bytes in base64: take one from `openssl rand -base64 32`",
         )
     }
 }

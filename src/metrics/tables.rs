@@ -26,7 +26,7 @@ pub(super) const ARRIVAL_BOUNDS: [f64; 12] =
 pub(super) const TURN_BOUNDS: [f64; 9] =
     [0.000_1, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.1, 1.0];
 
-pub(super) const COUNTERS: [(&str, Option<Unit>, &str); 23] = [
+pub(super) const COUNTERS: [(&str, Option<Unit>, &str); 24] = [
     ("flagcast_pings_total", None, "Changes told to the subscribers of an environment."),
     ("flagcast_echoes_total", None, "Second pings of a change."),
     ("flagcast_ping_frames_total", None, "Ping frames handed to connections."),
@@ -53,10 +53,11 @@ pub(super) const COUNTERS: [(&str, Option<Unit>, &str); 23] = [
     ("flagcast_connections_total", None, "Connections accepted."),
     ("flagcast_connection_errors_total", None, "Connections that ended with an error."),
     ("flagcast_tls_reloads_total", None, "Changes of the TLS files, by what became of them."),
+    ("flagcast_webhook_attempts_total", None, "Requests to webhooks, by outcome."),
     ("flagcast_logins_refused_total", None, "Requests with a missing or wrong token."),
 ];
 
-pub(super) const GAUGES: [(&str, Option<Unit>, &str); 10] = [
+pub(super) const GAUGES: [(&str, Option<Unit>, &str); 13] = [
     ("flagcast_streams_open", None, "Event streams open now."),
     ("flagcast_frames_unfinished", None, "Streams whose client has not taken a whole frame yet."),
     ("flagcast_connections_open", None, "Connections open now."),
@@ -66,10 +67,17 @@ pub(super) const GAUGES: [(&str, Option<Unit>, &str); 10] = [
     ("flagcast_canary_streams_open", None, "Streams that the canary has open."),
     ("flagcast_reads_waiting", None, "Reads that wait for a revision that is not here yet."),
     ("flagcast_change_feed_lag_seconds", Some(Unit::Seconds), "Age of the oldest untold change."),
+    ("flagcast_webhook_endpoints", None, "Webhook endpoints, by status."),
+    (
+        "flagcast_webhook_endpoints_behind",
+        None,
+        "Endpoints that have not applied the newest revision.",
+    ),
+    ("flagcast_webhook_deliveries_pending", None, "Deliveries that wait for their endpoint."),
     ("flagcast_build_info", None, "Always 1; the labels tell the version."),
 ];
 
-pub(super) const HISTOGRAMS: [(&str, Option<Unit>, &str); 8] = [
+pub(super) const HISTOGRAMS: [(&str, Option<Unit>, &str); 10] = [
     ("flagcast_change_to_ping_seconds", Some(Unit::Seconds), "From commit to ping."),
     (
         "flagcast_fan_out_seconds",
@@ -91,6 +99,16 @@ pub(super) const HISTOGRAMS: [(&str, Option<Unit>, &str); 8] = [
         "flagcast_evaluation_seconds",
         Some(Unit::Seconds),
         "Evaluating the flags of one person, by dialect.",
+    ),
+    (
+        "flagcast_webhook_attempt_seconds",
+        Some(Unit::Seconds),
+        "From the start of a request to a webhook to the end of its answer.",
+    ),
+    (
+        "flagcast_webhook_change_to_delivered_seconds",
+        Some(Unit::Seconds),
+        "From a change to its confirmation by an endpoint.",
     ),
     ("flagcast_shard_turn_seconds", Some(Unit::Seconds), "Work of a shard between two polls."),
     (

@@ -10,8 +10,10 @@ mod id;
 mod pattern;
 mod revision;
 mod scalar;
+mod target;
 mod targeting;
 mod value;
+mod webhook;
 
 pub use access::{Role, Scope, Token};
 pub use change::{ChangeEvent, Origin};
@@ -26,9 +28,15 @@ pub use id::{
 pub use pattern::{PatternError, check_pattern};
 pub use revision::{Revision, Stamp, TICK_MICROS, UpdatedAt};
 pub use scalar::{Scalar, ScalarError, Traits, lay_trait};
+pub use target::{TARGET_URL_MAX, TargetError, may_reach, parse_target};
 pub use targeting::{
     Condition, Identity, IdentityOverride, IdentityOverrides, KnownIdentity, Operator, Rule,
     RuleKind, Segment, SegmentOverride, ValueType, Variant, Weight, WeightError, WeightsError,
     merge_weights,
 };
 pub use value::{FlagValue, INTEGER_MAX, ValueError, given_value};
+pub use webhook::{
+    Attempt, AttemptOutcome, Delivery, DeliveryKind, DeliveryState, FAILED_AFTER_MICROS,
+    WEBHOOK_SECRET_PREFIX, Webhook, WebhookFormat, WebhookId, WebhookMode, WebhookStatus,
+    wants_action,
+};

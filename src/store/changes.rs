@@ -10,6 +10,8 @@ use serde_json::Value as Json;
 use sqlx::{Any, Row as _, Transaction};
 use tokio::sync::Notify;
 
+use super::outbox::Happened;
+use super::sealing::Sealer;
 use super::{Connection, Store, StoreError, counter, now_micros, signed};
 use crate::model::{
     Environment, EnvironmentId, Origin, Project, Revision, Stamp, TokenId, UpdatedAt,
@@ -17,6 +19,10 @@ use crate::model::{
 
 /// How long an answer is kept for its idempotency key.
 const IDEMPOTENCY_MICROS: i64 = 24 * 3600 * 1_000_000;
+
+/// Actions whose subject is a feature begin so.
+const ABOUT_FEATURES: [&str; 5] =
+    ["flag.", "feature.", "variant.", "segment_override.", "identity_override."];
 
 /// The environments that a change moved.
 pub type Stamps = BTreeMap<EnvironmentId, Moved>;
@@ -39,6 +45,7 @@ pub struct Change {
     notes: Vec<Note>,
     urgent: bool,
     committed: Arc<Notify>,
+    sealer: Arc<Sealer>,
 }
 
 /// Marks a repeated request: who sent it, under which key, and what it was.
@@ -123,6 +130,7 @@ impl Store {
             notes: Vec::new(),
             urgent: false,
             committed: Arc::clone(&self.committed),
+            sealer: Arc::clone(&self.sealer),
         })
     }
 }
@@ -172,7 +180,8 @@ impl Change {
         Ok(())
     }
 
-    /// Moves the revision of each touched environment once and writes the change events. Answers
+    /// Moves the revision of each touched environment once, writes the change events and owes them to
+    /// webhooks. Answers
     /// with the new states; an environment that nothing changed is not among them.
     pub async fn seal(&mut self) -> Result<Stamps, StoreError> {
         let notes = std::mem::take(&mut self.notes);
@@ -188,9 +197,22 @@ impl Change {
                 stamps.insert(id, Moved { key, stamp });
             }
         }
+        let mut happened = Vec::new();
         for note in notes {
             let stamp = note.environment_id.filter(|_| note.moves).and_then(|id| stamps.get(&id));
-            self.append(note, stamp.map(|moved| moved.stamp)).await?;
+            let stamp = stamp.map(|moved| moved.stamp);
+            let (environment, action) = (note.environment_id, note.action);
+            let feature = ABOUT_FEATURES
+                .iter()
+                .any(|about| action.starts_with(about))
+                .then(|| note.subject.clone());
+            let event_id = self.append(note, stamp).await?;
+            if let (Some(environment_id), Some(_)) = (environment, stamp) {
+                happened.push(Happened { environment_id, event_id, action, feature });
+            }
+        }
+        for (id, moved) in &stamps {
+            self.owe(*id, moved.stamp, &happened).await?;
         }
         Ok(stamps)
     }
@@ -223,6 +245,10 @@ impl Change {
 
     pub(super) fn connection(&mut self) -> &mut Connection {
         &mut self.tx
+    }
+
+    pub(super) fn sealer(&self) -> Arc<Sealer> {
+        Arc::clone(&self.sealer)
     }
 
     pub(super) fn now(&self) -> i64 {
@@ -261,12 +287,13 @@ impl Change {
         &mut self,
         note: Note,
         stamp: Option<Stamp>,
-    ) -> Result<(), StoreError> {
+    ) -> Result<i64, StoreError> {
         let Origin { actor, address } = self.origin.clone();
-        sqlx::query(
+        let row = sqlx::query(
             "INSERT INTO change_events (environment_id, revision, updated_at, at, actor, address, \
              action, project_key, environment_key, subject, before_state, after_state, urgent) \
-             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13)",
+             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13) \
+             RETURNING id",
         )
         .bind(note.environment_id.map(|id| id.0))
         .bind(stamp.map(|stamp| signed(stamp.revision.0)))
@@ -281,8 +308,8 @@ impl Change {
         .bind(note.before.to_string())
         .bind(note.after.to_string())
         .bind(i64::from(self.urgent))
-        .execute(self.connection())
+        .fetch_one(self.connection())
         .await?;
-        Ok(())
+        Ok(row.try_get("id")?)
     }
 }

@@ -2,10 +2,12 @@
 //!
 //! They are random and long, so a plain SHA-256 is enough: there is nothing to guess from.
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD as BASE64;
 use rand::RngExt as _;
 use sha2::{Digest as _, Sha256};
 
-use crate::model::{ClientKey, SERVER_KEY_PREFIX, Secret};
+use crate::model::{ClientKey, SERVER_KEY_PREFIX, Secret, WEBHOOK_SECRET_PREFIX};
 
 /// Letters and digits that are hard to confuse, as Flagsmith's keys use them.
 const ALPHABET: &[u8] = b"23456789ABCDEFGHJKLMNPQRSTUVWXYZabcdefghijkmnopqrstuvwxyz";
@@ -36,6 +38,20 @@ pub fn new_server_key() -> Secret {
 #[must_use]
 pub fn new_token() -> Secret {
     Secret::new(format!("fct_{}", random_text(SECRET_LENGTH)))
+}
+
+/// A new secret of a webhook, as Standard Webhooks writes it: base64 of 32 random bytes.
+#[must_use]
+pub fn new_webhook_secret() -> Secret {
+    let mut bytes = [0_u8; 32];
+    rand::rng().fill(&mut bytes);
+    Secret::new(format!("{WEBHOOK_SECRET_PREFIX}{}", BASE64.encode(bytes)))
+}
+
+/// A new id of a message to a webhook.
+#[must_use]
+pub fn new_message_id() -> String {
+    format!("msg_{}", random_text(CLIENT_KEY_LENGTH))
 }
 
 /// The form in which a secret is stored: SHA-256 in hexadecimal.

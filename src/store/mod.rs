@@ -7,6 +7,8 @@
 
 mod analytics;
 mod changes;
+mod claims;
+mod deliveries;
 mod environments;
 mod error;
 mod features;
@@ -15,15 +17,18 @@ mod flags;
 mod identities;
 mod identity_overrides;
 pub mod keys;
+mod outbox;
 mod overrides;
 mod projects;
 mod push;
+mod sealing;
 mod seeds;
 mod segments;
 mod server_keys;
 mod tokens;
 mod traits;
 mod variants;
+mod webhooks;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -32,12 +37,15 @@ use sqlx::any::{AnyConnectOptions, AnyPoolOptions, AnyRow};
 use sqlx::migrate::Migrator;
 use sqlx::pool::PoolConnection;
 use sqlx::{Any, AnyPool, Executor as _, Row as _};
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 
 use crate::config;
+use crate::model::Secret;
+use sealing::Sealer;
 
 pub use analytics::{DayCount, EvaluationCount};
 pub use changes::{Change, Idempotency, Moved, Replay, Stamps};
+pub use claims::{Claim, ClaimedEvent, EventFeature, Room, Settlement, Verdict};
 pub use environments::{DirectoryEntry, EnvironmentUpdate, NewEnvironment};
 pub use error::StoreError;
 pub use features::{FeatureUpdate, NewFeature};
@@ -53,6 +61,7 @@ pub use server_keys::ServerKey;
 pub use tokens::NewToken;
 pub use traits::{TraitsUpdate, WrittenTraits};
 pub use variants::{NewVariant, VariantUpdate};
+pub use webhooks::{NewWebhook, WebhookUpdate};
 
 static SQLITE_MIGRATIONS: Migrator = sqlx::migrate!("src/store/migrations/sqlite");
 
@@ -75,6 +84,9 @@ pub struct Store {
     readers: AnyPool,
     /// Woken after each commit of this process; the change feed listens.
     committed: Arc<Notify>,
+    /// Counts transactions that wrote attempts of webhooks: who waits for one listens.
+    settled: Arc<watch::Sender<u64>>,
+    sealer: Arc<Sealer>,
 }
 
 /// A part of a list: rows after `after` in the order of their ids.
@@ -97,6 +109,12 @@ impl Store {
         let separator = if settings.url.contains('?') { '&' } else { '?' };
         let url = format!("{}{separator}mode=rwc", settings.url);
         Self::open_at(&url, settings.busy_timeout_ms).await
+    }
+
+    /// The same, with secrets sealed by this key; none if it is empty.
+    #[must_use]
+    pub fn with_secrets_key(self, key: &Secret) -> Self {
+        Self { sealer: Arc::new(Sealer::new(key)), ..self }
     }
 
     /// A store without a file: what is in it goes with the process.
@@ -131,7 +149,13 @@ impl Store {
         let writer = options(1).connect_with(connect.clone()).await?;
         SQLITE_MIGRATIONS.run(&writer).await.map_err(StoreError::Migration)?;
         let readers = options(READERS_MAX).connect_with(connect).await?;
-        Ok(Self { writer, readers, committed: Arc::new(Notify::new()) })
+        Ok(Self {
+            writer,
+            readers,
+            committed: Arc::new(Notify::new()),
+            settled: Arc::new(watch::Sender::new(0)),
+            sealer: Arc::new(Sealer::default()),
+        })
     }
 
     /// Whether the store answers.

@@ -107,6 +107,7 @@ impl Change {
             before: json!(null),
             after: json!({ "revision": signed(stamp.revision.0), "updated_at": stamp.updated_at.iso() }),
         };
-        self.append(note, Some(stamp)).await
+        self.append(note, Some(stamp)).await?;
+        Ok(())
     }
 }

@@ -21,6 +21,7 @@ pub(crate) mod process;
 pub(crate) mod proxy;
 pub(crate) mod purged;
 pub(crate) mod raw;
+pub(crate) mod receiver;
 pub(crate) mod rollout;
 pub(crate) mod script;
 pub(crate) mod secure;

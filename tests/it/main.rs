@@ -51,4 +51,5 @@ mod streams;
 mod targeting;
 mod testing_your_app;
 mod tls;
+mod webhooks;
 mod wire;

@@ -64,12 +64,16 @@ async fn full_shop(gateway: &Gateway) -> Environment {
     let on = json!({"enabled": true});
     admin.call(Method::PUT, &format!("{flag}/segments/staff"), Some(&on)).await;
     admin.call(Method::PUT, &format!("{flag}/identities/user-1"), Some(&on)).await;
+    let webhooks = format!("{}/webhooks", environment.path());
+    let endpoint = json!({"url": "http://127.0.0.1:1/", "mode": "events"});
+    admin.call(Method::POST, &webhooks, Some(&endpoint)).await;
+    admin.call(Method::PUT, &format!("{flag}/identities/user-2"), Some(&on)).await;
     environment
 }
 
 #[tokio::test]
 async fn the_management_api_is_what_its_document_says() {
-    let gateway = Gateway::builder().start().await;
+    let gateway = Gateway::builder().set("webhook.allowed_targets", "127.0.0.0/8").start().await;
     let environment = full_shop(&gateway).await;
     let token = format!("Authorization: Bearer {}", token(&gateway).await);
     let document = gateway.url("/admin/v1/openapi.json");

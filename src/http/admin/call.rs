@@ -21,7 +21,7 @@ use crate::store::{Change, Idempotency, Replay, Stamps};
 pub(super) const IDEMPOTENCY_KEY_MAX: usize = 128;
 
 /// Fields that are told once and kept nowhere.
-const SECRET_FIELDS: [&str; 2] = ["token", "server_key"];
+const SECRET_FIELDS: [&str; 3] = ["token", "server_key", "secret"];
 
 /// A checked call: who, what, and under which conditions.
 #[derive(Debug)]

@@ -15,8 +15,8 @@ use super::kinds;
 #[openapi(
     info(
         title = "Flagcast management API",
-        description = "Projects, environments, features, flags, segments, identities, tokens and the \
-            audit trail. \
+        description = "Projects, environments, features, flags, segments, identities, webhooks, tokens and \
+            the audit trail. \
             Errors are RFC 9457 problems with a stable `code`; lists are paged by cursor.",
         license(name = "Apache-2.0", identifier = "Apache-2.0"),
     ),
@@ -278,7 +278,7 @@ fn kind_of(parameter: &str) -> Option<Json> {
         "project" | "environment" | "segment" => kinds::Key::schema(),
         "feature" | "variant" => kinds::FeatureKey::schema(),
         "identifier" => kinds::Identifier::schema(),
-        "id" => kinds::Id::schema(),
+        "id" | "webhook" | "delivery" => kinds::Id::schema(),
         _ => return None,
     };
     Some(json!(schema))
@@ -382,7 +382,7 @@ fn links(path: &str, places: &[(String, String)]) -> Json {
         if rest.contains('{') {
             continue;
         }
-        let field = if made == "id" { "id" } else { "key" };
+        let field = if matches!(made, "id" | "webhook" | "delivery") { "id" } else { "key" };
         let mut parameters: Map<String, Json> = own
             .iter()
             .map(|name| ((*name).to_owned(), json!(format!("$request.path.{name}"))))

@@ -9,6 +9,8 @@ use utoipa::openapi::{KnownFormat, RefOr, SchemaFormat};
 use utoipa::{PartialSchema, ToSchema};
 
 use super::shapes::{DESCRIPTION_MAX, NAME_MAX, TAG_MAX, TAGS_MAX};
+use super::webhook_rules::{EVENT_MAX, EVENTS_MAX, HEADER_BYTES_MAX, HEADERS_MAX};
+use super::webhooks::OVERLAP_SECONDS_MAX;
 use crate::http::identity::TRAIT_KEY_MAX;
 use crate::model;
 use crate::store::PAGE_MAX;
@@ -47,6 +49,88 @@ pub(super) enum ValueType {
     /// As JSON: an object or a number.
     Json,
 }
+
+/// What an endpoint is told.
+#[derive(ToSchema)]
+#[schema(rename_all = "lowercase")]
+#[expect(dead_code, reason = "it describes the model's types, which know nothing of HTTP")]
+pub(super) enum WebhookMode {
+    /// The newest revision: changes while a delivery waits fold into it.
+    State,
+    /// Each change event, in order.
+    Events,
+}
+
+/// In which words an endpoint is told.
+#[derive(ToSchema)]
+#[schema(rename_all = "lowercase")]
+#[expect(dead_code, reason = "it describes the model's types, which know nothing of HTTP")]
+pub(super) enum WebhookFormat {
+    /// A Standard Webhooks payload.
+    Flagcast,
+    /// `FLAG_UPDATED` and `FLAG_DELETED`.
+    Flagsmith,
+}
+
+/// How an endpoint does.
+#[derive(ToSchema)]
+#[schema(rename_all = "lowercase")]
+#[expect(dead_code, reason = "it describes the model's types, which know nothing of HTTP")]
+pub(super) enum WebhookStatus {
+    /// The last attempt succeeded, or there was none yet.
+    Healthy,
+    /// Attempts fail; they are repeated.
+    Failing,
+    /// They did for two days: it is probed now and then, and comes back by itself.
+    Failed,
+    /// It answered 410: nothing is sent until somebody resumes it.
+    Stopped,
+    /// Somebody paused it.
+    Paused,
+}
+
+/// What a delivery is about.
+#[derive(ToSchema)]
+#[schema(rename_all = "lowercase")]
+#[expect(dead_code, reason = "it describes the model's types, which know nothing of HTTP")]
+pub(super) enum DeliveryKind {
+    /// The newest revision.
+    State,
+    /// One change event.
+    Event,
+    /// Somebody tries the endpoint.
+    Test,
+}
+
+/// Where a delivery stands.
+#[derive(ToSchema)]
+#[schema(rename_all = "lowercase")]
+#[expect(dead_code, reason = "it describes the model's types, which know nothing of HTTP")]
+pub(super) enum DeliveryState {
+    /// It is to be attempted.
+    Pending,
+    /// The endpoint confirmed it.
+    Delivered,
+    /// It was given up.
+    Failed,
+    /// Too many waited, and it was the oldest.
+    Dropped,
+}
+
+/// Where the requests of an endpoint go.
+pub(super) enum TargetUrl {}
+
+/// Further headers of an endpoint's requests.
+pub(super) enum TargetHeaders {}
+
+/// Which actions an endpoint is told.
+pub(super) enum EventFilters {}
+
+/// What signs an endpoint's requests.
+pub(super) enum WebhookSecret {}
+
+/// How long an old secret signs beside the new one.
+pub(super) enum OverlapSeconds {}
 
 /// A percentage.
 pub(super) enum Percent {}
@@ -162,6 +246,60 @@ impl PartialSchema for FlagValue {
 }
 
 impl ToSchema for FlagValue {}
+
+impl PartialSchema for TargetUrl {
+    fn schema() -> RefOr<Schema> {
+        let about = "`https://` or `http://`, an address of the open internet or one that \
+            `webhook.allowed_targets` allows; no login, no fragment.";
+        let url = text(about).min_length(Some(1)).max_length(Some(model::TARGET_URL_MAX));
+        done(url.format(Some(custom("target-url"))))
+    }
+}
+
+impl ToSchema for TargetUrl {}
+
+impl PartialSchema for TargetHeaders {
+    fn schema() -> RefOr<Schema> {
+        let about = "Name of a header. Those that Flagcast sets are refused.";
+        let value = text("Printable ASCII.").pattern(Some("^[ -~]*$"));
+        let value = value.max_length(Some(HEADER_BYTES_MAX));
+        let headers = ObjectBuilder::new().schema_type(Type::Object);
+        let name = text(about).format(Some(custom("target-header")));
+        let headers = headers.property_names(Some(done(name))).max_properties(Some(HEADERS_MAX));
+        done(headers.additional_properties(Some(done(value))))
+    }
+}
+
+impl ToSchema for TargetHeaders {}
+
+impl PartialSchema for EventFilters {
+    fn schema() -> RefOr<Schema> {
+        let filter = text("An action, `flag.updated`, or all of a kind, `flag.*`.");
+        let filter = filter.max_length(Some(EVENT_MAX)).pattern(Some(r"^[a-z_]+\.([a-z_]+|\*)$"));
+        let filters = ArrayBuilder::new().items(done(filter)).max_items(Some(EVENTS_MAX));
+        RefOr::T(Schema::from(filters.description(Some("None: all."))))
+    }
+}
+
+impl ToSchema for EventFilters {}
+
+impl PartialSchema for WebhookSecret {
+    fn schema() -> RefOr<Schema> {
+        let about = "`whsec_` and the base64 of 24 to 64 bytes.";
+        done(text(about).format(Some(custom("webhook-secret"))))
+    }
+}
+
+impl ToSchema for WebhookSecret {}
+
+impl PartialSchema for OverlapSeconds {
+    fn schema() -> RefOr<Schema> {
+        let number = integer("Seconds; a day if absent.");
+        done(number.minimum(Some(0)).maximum(Some(OVERLAP_SECONDS_MAX)))
+    }
+}
+
+impl ToSchema for OverlapSeconds {}
 
 impl PartialSchema for Percent {
     fn schema() -> RefOr<Schema> {

@@ -7,6 +7,7 @@
 mod audit;
 mod call;
 mod caller;
+mod deliveries;
 mod document;
 mod environments;
 mod explain;
@@ -24,6 +25,8 @@ mod shapes;
 mod tokens;
 mod variants;
 mod wanted;
+mod webhook_rules;
+mod webhooks;
 
 use std::num::NonZeroU32;
 use std::sync::Arc;
@@ -34,6 +37,7 @@ use axum::routing::get;
 use governor::clock::{Clock as _, DefaultClock};
 use governor::{DefaultKeyedRateLimiter, Quota, RateLimiter};
 use http::header::CONTENT_TYPE;
+use ipnet::IpNet;
 use utoipa::OpenApi;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
@@ -62,6 +66,8 @@ pub struct Admin {
     rate: Arc<DefaultKeyedRateLimiter<TokenId>>,
     /// Whether nobody may change anything.
     read_only: bool,
+    /// Targets of webhooks that are not on the open internet.
+    allowed_targets: Arc<[IpNet]>,
 }
 
 impl std::fmt::Debug for Admin {
@@ -76,13 +82,20 @@ impl Admin {
     pub fn new(store: Store, hub: Hub, limits: Limits, metrics: Metrics) -> Self {
         let rate = NonZeroU32::new(limits.requests_per_second).unwrap_or(NonZeroU32::MIN);
         let rate = Arc::new(RateLimiter::keyed(Quota::per_second(rate)));
-        Self { store, hub, limits: Arc::new(limits), metrics, rate, read_only: false }
+        let (limits, allowed_targets) = (Arc::new(limits), Arc::new([]));
+        Self { store, hub, limits, metrics, rate, read_only: false, allowed_targets }
     }
 
     /// The same, where nobody may change anything: what is served comes from a file.
     #[must_use]
     pub fn read_only(self, read_only: bool) -> Self {
         Self { read_only, ..self }
+    }
+
+    /// The same, where webhooks may also go to these addresses.
+    #[must_use]
+    pub fn with_targets(self, allowed: &[IpNet]) -> Self {
+        Self { allowed_targets: allowed.into(), ..self }
     }
 
     /// Refuses a request of a token that sends too many.
@@ -123,6 +136,14 @@ fn routes() -> OpenApiRouter<Admin> {
         .routes(routes!(explain::explain))
         .routes(routes!(identities::list))
         .routes(routes!(identities::read, identities::update, identities::delete))
+        .routes(routes!(webhooks::list, webhooks::create))
+        .routes(routes!(webhooks::read, webhooks::update, webhooks::delete))
+        .routes(routes!(webhooks::rotate))
+        .routes(routes!(deliveries::test))
+        .routes(routes!(deliveries::recover))
+        .routes(routes!(deliveries::list))
+        .routes(routes!(deliveries::read))
+        .routes(routes!(deliveries::redeliver))
         .routes(routes!(audit::list));
     OpenApiRouter::with_openapi(document::Document::openapi()).nest(PREFIX, routes)
 }

@@ -259,6 +259,13 @@ pub(super) fn rfc3339(micros: i64) -> String {
     jiff::Timestamp::from_microsecond(micros).map(|time| time.to_string()).unwrap_or_default()
 }
 
+/// RFC 3339 as microseconds since the epoch; if it is none, what is wrong with the field `name`.
+pub(super) fn instant(name: &str, text: &str) -> Result<i64, String> {
+    text.parse::<jiff::Timestamp>()
+        .map(jiff::Timestamp::as_microsecond)
+        .map_err(|_| format!("`{name}` must be an RFC 3339 time, for example 2026-01-31T12:00:00Z"))
+}
+
 /// Checks a name that people choose: not empty, not long, one line.
 pub(super) fn check_name(name: &str) -> Result<(), Problem> {
     check_text("name", name, NAME_MAX)?;
