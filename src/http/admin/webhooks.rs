@@ -318,8 +318,9 @@ pub(super) async fn rotate(
     let in_bounds = (0.0..=f64::from(OVERLAP_SECONDS_MAX)).contains(&overlap);
     // 600.0 is a whole number, too, as JSON has it.
     if !in_bounds || overlap.fract() != 0.0 {
-        let detail =
-            format!("`overlap_seconds` must be a whole number, 0 to {OVERLAP_SECONDS_MAX} (30 days)");
+        let detail = format!(
+            "`overlap_seconds` must be a whole number, 0 to {OVERLAP_SECONDS_MAX} (30 days)"
+        );
         return Err(Problem::invalid_field(detail).into());
     }
     let new = call.body.secret.as_deref().map_or_else(|| Ok(new_webhook_secret()), secret)?;
