@@ -27,7 +27,7 @@ export const settle = async () => {
 };
 
 /** Waits for what needs the disk or another process. */
-export async function eventually(what, check, limit = 20_000) {
+export async function eventually(what, check, limit = 60_000) {
   for (const end = Date.now() + limit; ; ) {
     const answer = await check();
     if (answer) return answer;
