@@ -60,7 +60,6 @@ export function handlers({ receive, log }) {
     const last = status === 413 && request.httpVersionMajor < 2 ? { connection: 'close' } : {};
     response.writeHead(status, { ...headers, ...last, 'content-length': Buffer.byteLength(body) });
     response.end(body);
-    request.resume?.();
   }
 
   async function receiveRequest(request) {

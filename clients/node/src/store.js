@@ -50,14 +50,9 @@ export function fileStore(path, clock) {
     // bundlers load a module twice.
     const draft = `${path}.${randomBytes(8).toString('hex')}.tmp`;
     try {
-      const file = await files.open(draft, 'wx', 0o600);
-      try {
-        await file.writeFile(text);
-        // Else a power cut may leave an empty file under the right name.
-        await file.sync();
-      } finally {
-        await file.close();
-      }
+      // Not synced to the disk, which would hold up the app's other files and look-ups of names: a copy
+      // that a power cut has spoilt is left aside.
+      await files.writeFile(draft, text, { flag: 'wx', mode: 0o600 });
       await files.rename(draft, path);
     } catch (error) {
       await files.rm(draft, { force: true }).catch(() => {});

@@ -84,8 +84,13 @@ test('node:http2, in the clear', async (context) => {
     stream.resume();
     return answer[':status'];
   };
+  const warnings = [];
+  const warned = (warning) => warnings.push(warning.message);
+  process.on('warning', warned);
+  context.after(() => process.off('warning', warned));
   assert.equal(await ask(0), 200);
   assert.equal(await ask(300_000), 413);
+  assert.deepEqual(warnings, [], 'connections are no business of HTTP/2');
 });
 
 for (const [how, mount] of Object.entries({
@@ -149,6 +154,14 @@ test('bytes that were put aside have the same limit', async () => {
   const response = { writeHead: (status) => (sent = status), end() {} };
   await flags.handler(request, response);
   assert.equal(sent, 413);
+});
+
+test('who has answered already is left alone', async () => {
+  const { world, flags } = await following();
+  const writeHead = () => assert.fail('headers cannot be sent twice');
+  const response = { headersSent: true, writeHead, end: writeHead };
+  await flags.handler({ method: 'GET', headers: {}, on() {} }, response);
+  assert.deepEqual(world.log, []);
 });
 
 test('a parsed body that somebody calls `rawBody` is not trusted', async (context) => {
@@ -246,6 +259,18 @@ test('a body without a length is refused when it is too long', async (context) =
   assert.match(answer, /connection: close/i);
   socket.destroy();
   assert.deepEqual(world.log, []);
+});
+
+test('a body that is said to be too long is not waited for', async (context) => {
+  const { flags } = await following();
+  const base = await listen(context, http.createServer(flags.handler));
+  const socket = net.connect(new URL(base).port, '127.0.0.1');
+  let answer = '';
+  socket.on('data', (data) => (answer += data));
+  socket.write('POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 262145\r\n\r\n');
+  await eventually('it is answered before the body', () => answer.includes('\r\n\r\n{'));
+  assert.match(answer, /^HTTP\/1\.1 413 /);
+  socket.destroy();
 });
 
 test('a sender that goes away harms nothing', async (context) => {

@@ -10,7 +10,7 @@ import { join } from 'node:path';
 import { test } from 'node:test';
 import { fileURLToPath } from 'node:url';
 
-import { BASE, KEY, SECRET, World, directory, eventually, signed } from './world.js';
+import { BASE, KEY, SECRET, World, atEnd, directory, eventually, signed } from './world.js';
 
 const path = (name) => fileURLToPath(new URL(name, import.meta.url));
 const manifest = JSON.parse(readFileSync(path('../package.json')));
@@ -64,19 +64,19 @@ async function gateway(context, world) {
   });
   server.listen(0, '127.0.0.1');
   await once(server, 'listening');
-  context.after(() => (server.closeAllConnections(), server.close()));
+  atEnd(context, () => (server.closeAllConnections(), server.close()));
   return { url: `http://127.0.0.1:${server.address().port}`, server, reads: () => reads };
 }
 
 /** A process of Node with a script; its end is waited for by `ended`. */
 function run(context, args, env = {}) {
   const child = spawn(process.execPath, args, { cwd: path('..'), env: { ...process.env, ...env } });
-  context.after(() => child.kill('SIGKILL'));
   const lines = [];
   createInterface({ input: child.stdout }).on('line', (line) => lines.push(line));
   let errors = '';
   child.stderr.on('data', (data) => (errors += data));
   const ended = new Promise((resolve) => child.on('close', (code) => resolve({ code, lines, errors })));
+  atEnd(context, () => (child.kill('SIGKILL'), ended));
   return { child, lines, ended };
 }
 

@@ -248,6 +248,7 @@ test('deliveries at the same time share one read', async () => {
   await world.clock.move(500);
   for (const { status, applied } of await Promise.all(waiting)) assert.deepEqual([status, applied], [200, 2]);
   assert.deepEqual(urls(world), [2]);
+  assert.equal(world.clock.timers.size, 0, 'nothing waits any more');
 });
 
 test('a newer delivery during a read is held in the end', async () => {

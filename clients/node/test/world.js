@@ -27,7 +27,7 @@ export const settle = async () => {
 };
 
 /** Waits for what needs the disk or another process. */
-export async function eventually(what, check, limit = 20_000) {
+export async function eventually(what, check, limit = 60_000) {
   for (const end = Date.now() + limit; ; ) {
     const answer = await check();
     if (answer) return answer;
@@ -36,10 +36,24 @@ export async function eventually(what, check, limit = 20_000) {
   }
 }
 
+const endings = new WeakMap();
+
+/** Ends something after the test, what began last first: a process must be gone before its folder. */
+export function atEnd(context, end) {
+  if (!endings.has(context)) {
+    endings.set(context, []);
+    context.after(async () => {
+      for (const each of endings.get(context).reverse()) await each();
+    });
+  }
+  endings.get(context).push(end);
+}
+
 /** A directory that is gone after the test. */
 export function directory(context) {
   const path = mkdtempSync(join(tmpdir(), 'flagcast-node-'));
-  context.after(() => rmSync(path, { recursive: true, force: true }));
+  // A save may still be at work.
+  atEnd(context, () => rmSync(path, { recursive: true, force: true, maxRetries: 20, retryDelay: 50 }));
   return path;
 }
 
