@@ -357,7 +357,7 @@ class Asgi(Rules, WithWorld):
         wrapped = receiver.asgi_middleware(app, path="/flags")
         # A server that starts starts the receiver, too.
         asyncio.run(wrapped({"type": "lifespan"}, None, None))
-        self.assertTrue(receiver.wait_ready(SOON))
+        self.eventually(lambda: receiver.ready)
         body = message(1)
         for path, root, mine in (
             ("/flags", "", True),
