@@ -146,6 +146,4 @@ def _path(scope: Scope) -> str:
     """The path below where the app is mounted."""
     path: str = scope["path"]
     root: str = scope.get("root_path", "")
-    if root and path.startswith(root + "/"):
-        return path[len(root) :]
-    return path
+    return path[len(root) :] if path.startswith(root) else path

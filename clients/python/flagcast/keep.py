@@ -71,8 +71,10 @@ class Keeper:
                 closed, swapped = self._closed, self._swapped
                 self._swapped = False
             try:
-                if swapped:
+                # At the end in any case: who waits for a swap is told of it before this thread is.
+                if swapped or closed:
                     self._save()
+                if swapped:
                     self._tell()
                 if not closed:
                     self._look()
@@ -95,7 +97,7 @@ class Keeper:
         return min(pauses, default=None)
 
     def _save(self) -> None:
-        if self._shelf:
+        if self._shelf and self._held.copy is not NOTHING:
             saved = self._shelf.save(self._held.copy)
             self._save_at = None if saved else time.monotonic() + RETRY_SECONDS
 
@@ -114,7 +116,5 @@ class Keeper:
             self._logger.info("flags are at revision %d, from the stored copy", there.revision)
         # Two that save at once may leave the older one. What cannot be read is left alone: two
         # apps with one file would otherwise write for ever.
-        elif held is not NOTHING and (
-            there.updated_at < held.updated_at if there else mark is None
-        ):
+        elif there.updated_at < held.updated_at if there else mark is None:
             self._save()

@@ -317,7 +317,8 @@ class Asgi(Rules, WithWorld):
         asyncio.run(receiver.asgi(scope, receive, send))
 
     def test_the_loop_is_not_blocked_and_no_thread_is_held(self):
-        receiver = self.ready()
+        # Nothing but the thread that reads can end the wait in time.
+        receiver = self.ready(answer_timeout=600)
         self.gateway.state = set_of(2, dark_mode=(True, None))
         self.gateway.gate.clear()
         before = threading.active_count()
@@ -356,7 +357,7 @@ class Asgi(Rules, WithWorld):
         wrapped = receiver.asgi_middleware(app, path="/flags")
         # A server that starts starts the receiver, too.
         asyncio.run(wrapped({"type": "lifespan"}, None, None))
-        self.assertTrue(receiver.wait_ready(SOON))
+        self.eventually(lambda: receiver.ready)
         body = message(1)
         for path, root, mine in (
             ("/flags", "", True),

@@ -161,6 +161,15 @@ class Files(WithFile):
         self.assertEqual(store.load(), b"old")
         self.assertEqual(os.listdir(self.path.parent), ["flags.json"])
 
+    def test_close_stores_what_the_other_thread_has_not_heard_of(self):
+        receiver = self.ready(store=self.path)
+        self.saved(1)
+        receiver._held._followers.clear()
+        self.gateway.state = set_of(2)
+        self.deliver(receiver, 2)
+        receiver.close()
+        self.assertEqual(self.stored()["revision"], 2)
+
     def test_close_stores_what_is_held(self):
         for revision in range(2, 12):
             receiver = self.ready(store=self.path)
