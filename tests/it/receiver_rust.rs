@@ -1,13 +1,14 @@
 //! The receiver for Rust, in its example app, with a real gateway: a flag that is flipped is in the
 //! app a moment later and the gateway knows it; neither needs the other to go on.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
 use reqwest::Method;
 use serde_json::{Value, json};
 use tempfile::TempDir;
+use tokio::sync::OnceCell;
 
 use crate::harness::admin::Environment;
 use crate::harness::process::Process;
@@ -95,14 +96,28 @@ impl App {
 }
 
 /// The program, built as `cargo test --workspace` builds it.
-async fn program() -> String {
+async fn program() -> &'static Path {
+    static PROGRAM_PATH: OnceCell<PathBuf> = OnceCell::const_new();
+    PROGRAM_PATH.get_or_init(build).await
+}
+
+async fn build() -> PathBuf {
     let mut build = Command::new(env!("CARGO"));
     build.args(["build", "--workspace", "--locked", "--example", PROGRAM]).current_dir(ROOT);
+    // What cargo has told this process of its package would make libraries seem to have changed that
+    // look at it when they are built, and this run and the next would build them all again.
+    let of_this_run =
+        ["CARGO_BIN_", "CARGO_CRATE_", "CARGO_MANIFEST_", "CARGO_PKG_", "CARGO_PRIMARY_"];
+    for (name, _) in std::env::vars() {
+        if of_this_run.iter().any(|prefix| name.starts_with(prefix)) {
+            build.env_remove(name);
+        }
+    }
     let mut build = Process::spawn("cargo", build);
     assert!(build.exited_within(BUILD).await.success(), "{PROGRAM} is built");
     let this = std::env::current_exe().unwrap();
     let directory = this.parent().and_then(Path::parent).unwrap();
-    directory.join("examples").join(PROGRAM).to_str().unwrap().to_owned()
+    directory.join("examples").join(PROGRAM)
 }
 
 /// A port that is free now: the endpoint is created before the app that needs its secret.

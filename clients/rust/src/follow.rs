@@ -69,9 +69,10 @@ impl Follower {
         Self { held, reader, wishes, poll, next_poll, tag: None, is_started: false }
     }
 
-    /// Goes on until it is dropped.
+    /// Goes on until it is stopped. When the receiver goes while this runs on another thread, the end
+    /// of the wishes is seen first: waiting for them would then be no wait at all.
     pub(crate) async fn run(mut self) {
-        loop {
+        while self.wishes.has_changed().is_ok() {
             let wish = *self.wishes.borrow_and_update();
             if self.is_done(wish) {
                 self.rest().await;
@@ -88,7 +89,7 @@ impl Follower {
     /// Waits for a wish; looks for itself when it is time.
     async fn rest(&mut self) {
         if self.poll.is_zero() {
-            // The sender lives as long as the receiver; an error would mean the end of both.
+            // An error is the end of the receiver; the loop sees it.
             drop(self.wishes.changed().await);
         } else if tokio::time::timeout_at(self.next_poll, self.wishes.changed()).await.is_err() {
             let question = Question::Newest(self.present_tag());

@@ -96,6 +96,22 @@ async fn a_newer_copy_outlives_an_older_answer() {
     assert_eq!((receiver.revision(), revision(&path)), (Some(42), Some(42)));
 }
 
+/// A copy is no reason to leave the gateway alone: it may have changed while the app was down.
+#[tokio::test(start_paused = true)]
+async fn a_start_from_the_copy_goes_on_until_the_gateway_has_answered() {
+    let directory = TempDir::new().unwrap();
+    let path = directory.path().join("flags.json");
+    std::fs::write(&path, body(41, 100.0, &flags("red"))).unwrap();
+    let gateway = Fake::down();
+    let receiver = builder(&gateway, &Clock::new()).file(&path).start().unwrap();
+    tokio::time::sleep(30 * SECOND).await;
+    assert_eq!(receiver.revision(), Some(41));
+    gateway.set(42, 101.0, "blue");
+    gateway.always(None);
+    tokio::time::sleep(60 * SECOND).await;
+    assert_eq!(receiver.revision(), Some(42));
+}
+
 /// A webhook reaches one process; the others see it in the file that they share.
 #[tokio::test]
 async fn processes_with_one_file_follow_one_another() {

@@ -72,7 +72,7 @@ async fn bodies_are_bounded_in_size_and_time() {
     let service = receiver.service();
     let drip = |pieces: usize, every: Duration| {
         let delivery = Delivery::of(1, 1.0);
-        let body = Drip { pieces, every, wait: None };
+        let body = Drip { pieces, every, wait: None, claims: 0 };
         let mut request = Request::post("/").body(body).unwrap();
         *request.headers_mut() = delivery.headers();
         request
@@ -81,6 +81,12 @@ async fn bodies_are_bounded_in_size_and_time() {
     let began = Instant::now();
     assert_eq!(service.handle(drip(300, SECOND)).await.status(), 408);
     assert_eq!(began.elapsed(), 8 * SECOND);
+    // One that says that it is too large is not waited for.
+    let began = Instant::now();
+    let mut huge = drip(300, SECOND);
+    huge.body_mut().claims = (256 << 10) + 1;
+    assert_eq!(service.handle(huge).await.status(), 413);
+    assert_eq!(began.elapsed(), Duration::ZERO);
 }
 
 /// Kilobytes, one at a time.
@@ -88,6 +94,8 @@ struct Drip {
     pieces: usize,
     every: Duration,
     wait: Option<std::pin::Pin<Box<tokio::time::Sleep>>>,
+    /// What its sender says of its size.
+    claims: u64,
 }
 
 impl http_body::Body for Drip {
@@ -107,6 +115,12 @@ impl http_body::Body for Drip {
         self.pieces = left;
         let piece = http_body::Frame::data(Bytes::from(vec![b' '; 1024]));
         std::task::Poll::Ready(Some(Ok(piece)))
+    }
+
+    fn size_hint(&self) -> http_body::SizeHint {
+        let mut hint = http_body::SizeHint::default();
+        hint.set_lower(self.claims);
+        hint
     }
 }
 

@@ -200,7 +200,8 @@ async fn over_tls_strangers_are_not_believed() {
     });
     let url = format!("https://localhost:{}", address.port());
     let receiver = Receiver::builder(url, KEY).secret(SECRET).start().unwrap();
-    let error = handshakes.recv().await.unwrap().unwrap_err();
+    let handshake = tokio::time::timeout(20 * SECOND, handshakes.recv()).await.unwrap();
+    let error = handshake.unwrap().unwrap_err();
     assert!(error.to_string().contains("UnknownCA"), "{error}");
     assert!(!receiver.is_ready());
     // Deliveries are still answered.
