@@ -22,7 +22,7 @@ export function adviceOf({ status, pending }) {
 
 /** How far behind an endpoint is. */
 export function behindOf({ applied_revision: applied, delivered_revision: delivered, behind }) {
-  if ((applied ?? delivered) === null) return "nothing told yet";
+  if ((applied ?? delivered) === null) return "nothing confirmed yet";
   return behind === 0 ? "up to date" : count(behind, "revision");
 }
 
@@ -31,13 +31,11 @@ export function testResult({ state, log }) {
   const attempt = log[log.length - 1];
   if (attempt === undefined) return { ok: false, text: "The test is still under way. Look at the deliveries.", answer: "" };
   const ok = state === "delivered";
-  const text = ok ? `The test was delivered: ${attemptText(attempt)}.` : `The test failed: ${attemptText(attempt)}.`;
-  return { ok, text: attempt.error === "" ? text : `${text} ${attempt.error}`, answer: attempt.answer };
-}
-
-/** Outcome, status and duration of an attempt. */
-export function attemptText({ outcome, status, duration_ms: ms }) {
-  return `${outcome}${status === null ? "" : `, status ${status}`}, after ${duration(ms)}`;
+  const after = `after ${duration(attempt.duration_ms)}`;
+  const text = ok
+    ? `The test was delivered: status ${attempt.status} ${after}.`
+    : `The test failed ${after} (${attempt.outcome}): ${attempt.error}.`;
+  return { ok, text, answer: attempt.answer };
 }
 
 /** What a delivery tells. */

@@ -57,12 +57,13 @@ export function openWebhooks({ api, store, set, base, signal }) {
     });
   }
 
-  /** Does `task`, which answers with what to note. `busy` names it while it lasts. */
+  /** Does `task`, which answers with what to note, if anything. `busy` names it while it lasts. */
   async function act(id, busy, task) {
     if (store.get().webhookNotes[id]?.busy) return;
     note(id, { busy, error: null, said: null });
     try {
-      note(id, { busy: null, ...(await task()) });
+      const noted = await task();
+      if (noted) note(id, { busy: null, ...noted });
     } catch (error) {
       if (error.name !== "AbortError") note(id, { busy: null, error: error.message });
     }

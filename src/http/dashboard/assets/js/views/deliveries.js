@@ -22,10 +22,11 @@ export function deliveriesLog(id, webhook, work) {
   const problem = el("p", { class: "problem", role: "alert", hidden: true });
   const empty = el("p", { class: "hint", data: { testid: "deliveries-empty" } });
   const list = el("ol", { class: "delivery-list", "aria-label": "Deliveries, newest first" });
-  const more = el("button", { type: "button", class: "button small", text: "Load more", on: { click: () => work().more() } });
+  const more = el("div", { class: "buttons center" },
+    el("button", { type: "button", class: "button small", text: "Load more", on: { click: () => work().more() } }));
   const node = el("section", { class: "deliveries", "aria-label": `Deliveries to ${webhook.url}`, data: { testid: "deliveries" } },
     el("div", { class: "deliveries-head" }, el("span", { class: "picker" }, filter), recover.node),
-    problem, empty, list, el("div", { class: "buttons center" }, more));
+    problem, empty, list, more);
 
   function update(log) {
     const { items, opened, error } = log;

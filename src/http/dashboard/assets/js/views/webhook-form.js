@@ -3,8 +3,8 @@
 import { el, setText, show } from "../dom.js";
 
 const MODES = [
-  { key: "state", title: "State: the newest revision, changes that wait become one delivery" },
-  { key: "events", title: "Events: each change, one by one, in order" },
+  { key: "state", title: "State: the newest revision" },
+  { key: "events", title: "Events: each change, in order" },
 ];
 
 /** The form. `create` answers with what was wrong, or null; `close` hides the form. */

@@ -18,7 +18,7 @@ export function webhookRow({ webhook: { id } }, work, afterDelete) {
   const result = resultView();
   const place = el("div", { class: "deliveries-place" });
   const node = el("li", { class: "webhook", data: { testid: "webhook-row", id } },
-    head.node, facts.node, secret.node, controls.node, result.node, place);
+    head.node, facts.node, secret.node, el("div", {}, controls.node, result.node), place);
 
   let log = null;
   function updateLog(state, webhook) {
@@ -66,7 +66,7 @@ function headView() {
     show(description, webhook.description !== "");
     setAttr(status, "data-status", kind);
     setText(status, text);
-    setText(error, webhook.last_error);
+    setText(error, `Last error: ${webhook.last_error}`);
     show(error, webhook.last_error !== "");
     setText(advice, adviceOf(webhook));
     show(advice, advice.textContent !== "");
@@ -207,7 +207,8 @@ function resultView() {
   const answer = el("pre", { class: "answer", tabindex: "0", "aria-label": "Answer of the endpoint", data: { testid: "webhook-answer" } });
   const said = el("div", { class: "said", role: "status" }, text, answer);
   const error = el("p", { class: "problem", role: "alert", data: { testid: "webhook-problem" } });
-  const node = el("div", {}, said, error);
+  // It takes no place while it is empty, but is there to be announced from.
+  const node = el("div", { class: "result" }, said, error);
   function update({ said: result, error: problem }) {
     setText(text, result?.text ?? "");
     setAttr(text, "class", result && !result.ok ? "problem" : null);
