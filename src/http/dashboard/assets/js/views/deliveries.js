@@ -13,6 +13,9 @@ const STATES = [
   { key: "dropped", title: "Dropped" },
 ];
 
+// What happened shortly before an endpoint began to fail has failed with it.
+const MARGIN_MS = 60000;
+
 /** The log of a webhook; `update` takes the state of the log. */
 export function deliveriesLog(id, webhook, work) {
   const filter = el("select", { "aria-label": "Which deliveries", data: { testid: "delivery-filter" } },
@@ -47,7 +50,7 @@ export function deliveriesLog(id, webhook, work) {
 /** Puts events back that failed or were dropped. States need no such thing: the newest is told anyway. */
 function recoverForm(id, { mode, failing_since: failing, created_at: created }, work) {
   const since = el("input", {
-    id: `recover-${id}`, type: "datetime-local", step: "1", required: true, value: localTime(failing ?? created),
+    id: `recover-${id}`, type: "datetime-local", step: "1", required: true, value: localTime(failing ?? created, MARGIN_MS),
     data: { testid: "recover-since" },
   });
   const submit = el("button", { type: "submit", class: "button small", text: "Recover", data: { testid: "recover-submit" } });
@@ -66,9 +69,9 @@ function recoverForm(id, { mode, failing_since: failing, created_at: created }, 
   return { node, update };
 }
 
-/** A time as the input wants it: local, to the second below. */
-function localTime(at) {
-  const date = new Date(at);
+/** A time less `margin` as the input wants it: local, to the second below. */
+function localTime(at, margin) {
+  const date = new Date(Date.parse(at) - margin);
   const shifted = new Date(date.getTime() - date.getTimezoneOffset() * 60000);
   return shifted.toISOString().slice(0, 19);
 }
