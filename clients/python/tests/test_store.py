@@ -290,6 +290,24 @@ class Given(WithWorld):
         self.deliver(one, 2)
         eventually("the other has it", lambda: two.revision == 2)
 
+    def test_what_is_lost_as_soon_as_it_is_saved_is_saved_again(self):
+        class Forgetful:
+            saves, text = 0, None
+
+            def load(self):
+                return self.text
+
+            def save(self, text):
+                self.saves += 1
+                self.text = None if self.saves == 1 else text
+
+            def mark(self):
+                return self.text
+
+        store = Forgetful()
+        self.ready(store=store)
+        eventually("it is there", lambda: store.text)
+
     def test_faults_of_every_kind(self):
         class Faulty:
             def load(self):
