@@ -26,6 +26,8 @@ run:
 test: test-deps lint
 	node --test clients/browser/test/*.test.js
 	$(VENV)/bin/python -m unittest discover -s clients/python/tests -t clients/python
+	node --test clients/node/test/*.test.js
+	ruby clients/ruby/test/all.rb
 	cargo test --workspace --locked
 	# The same again with every stream as a body, as those of TLS and HTTP/2 are.
 	FLAGCAST_TEST_FAN_OUT=bodies cargo test --workspace --test it --locked
@@ -53,6 +55,10 @@ test-packages:
 	command -v npm > /dev/null || missing="$$missing npm"; \
 	python3 -c 'import ensurepip' 2> /dev/null || missing="$$missing python3-venv"; \
 	command -v promtool > /dev/null || missing="$$missing prometheus"; \
+	command -v ruby > /dev/null || missing="$$missing ruby"; \
+	for package in puma ruby-flipper ruby-minitest ruby-rack ruby-sinatra ruby-webrick; do \
+		dpkg -s $$package > /dev/null 2>&1 || missing="$$missing $$package"; \
+	done; \
 	[ -x /usr/sbin/varnishd ] || missing="$$missing varnish"; \
 	[ -x /usr/sbin/nginx ] || missing="$$missing nginx-light"; \
 	[ -x /usr/sbin/squid ] || missing="$$missing squid"; \

@@ -22,8 +22,8 @@ use crate::config::{self, ConfigError, FanOut, Settings};
 use crate::fixture::Fixture;
 use crate::flagset::{Bounds, Directory, FlagSets};
 use crate::http::{
-    Admin, BodyLimits, Connections, Doors, Evaluations, Flagsmith, Hops, Ofrep, Ops, Sdk, Sse,
-    Streams, Tls, bind, operators_front, public_front, serve,
+    Admin, BodyLimits, Connections, Doors, Evaluations, Flagsmith, Flipper, Hops, Ofrep, Ops, Sdk,
+    Sse, Streams, Tls, bind, operators_front, public_front, serve,
 };
 use crate::metrics::{Metrics, WebhookMetrics};
 use crate::model::{AttemptOutcome, ClientKey, WebhookStatus};
@@ -293,6 +293,11 @@ impl Parts<'_> {
         let hops = Hops::new(&settings.stream);
         Doors {
             sdk: Sdk { directory: Arc::clone(&directory), flagsets: flagsets.clone(), hops },
+            flipper: Flipper {
+                directory: Arc::clone(&directory),
+                flagsets: flagsets.clone(),
+                store: store.clone(),
+            },
             ofrep: Ofrep::new(
                 Arc::clone(&directory),
                 flagsets.clone(),

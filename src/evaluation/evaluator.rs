@@ -24,7 +24,8 @@ pub struct Evaluator {
     pub(super) segments: Vec<Segment>,
     pub(super) states: Vec<State>,
     outcomes: Vec<Outcome>,
-    identities: HashMap<String, Vec<usize>>,
+    /// States that identities have for themselves.
+    pub(super) identities: HashMap<String, Vec<usize>>,
     /// Whether a condition reads another flag: then the order of things matters.
     pub(super) reads_flags: bool,
 }
@@ -72,7 +73,7 @@ pub(super) struct Condition {
 /// A state of a flag, and where its outcomes are.
 #[derive(Debug)]
 pub(super) struct State {
-    feature: usize,
+    pub(super) feature: usize,
     /// Seed of its split.
     key: String,
     /// Number of the outcome without a split; control and variants are behind it.

@@ -6,6 +6,7 @@
 //! themselves on the same document.
 
 mod answer;
+mod audience;
 mod check;
 mod context;
 mod evaluator;
@@ -19,6 +20,7 @@ mod seen;
 mod test;
 
 pub use answer::{Answer, AnsweredFlag, AnsweredSegment, ContextError};
+pub use audience::Audience;
 pub use check::{
     Circle, Fault, RuleLimits, check_dependencies, check_rules, features_read, rules_to_keep,
 };

@@ -91,6 +91,14 @@ impl Test {
         }
     }
 
+    /// The only text for which it holds, if there is just one.
+    pub(super) fn only_text(&self) -> Option<&str> {
+        let Self::Compare(Operator::Equal, against) = self else { return None };
+        // A number, a truth or a version is equal to texts that are written in another way.
+        let is_one = against.float.is_none() && against.truth.is_none() && !against.is_version;
+        is_one.then_some(against.text.as_str())
+    }
+
     /// Whether it holds for a value. Splits are decided elsewhere.
     pub(super) fn holds(&self, value: Option<&Seen<'_>>) -> bool {
         let Some(value) = value else { return matches!(self, Self::NotSet) };

@@ -9,6 +9,7 @@ mod cache;
 mod directory;
 mod document;
 mod flagsmith;
+mod flipper;
 mod ofrep;
 mod personal;
 #[cfg(test)]
@@ -18,5 +19,6 @@ mod set;
 pub use body::{Body, Encoding};
 pub use cache::{Bounds, FlagSets};
 pub use directory::{Directory, Known};
+pub use flipper::Flipper;
 pub use personal::{Asker, Personal, Told};
 pub use set::{FlagSet, Singled, View, surrogate_key};

@@ -7,6 +7,7 @@
 use std::collections::HashSet;
 use std::sync::OnceLock;
 
+use super::flipper::Flipper;
 use super::ofrep::Fault;
 use super::set::View;
 use super::{flagsmith, ofrep};
@@ -189,6 +190,20 @@ impl Personal {
         let place = number as usize;
         let outcome = self.evaluator.outcomes().get(place)?;
         Some((outcome, self.features.get(outcome.feature)?, self.pieces.get(place)?))
+    }
+
+    /// How many features there are.
+    pub(super) fn features(&self) -> usize {
+        self.features.len()
+    }
+
+    /// Flags as Flipper's gates can say them.
+    pub(super) fn flipper(&self, view: View) -> Flipper {
+        let audiences = self.evaluator.audiences();
+        let features = self.features.iter().zip(&audiences);
+        let shown = features.filter(|(feature, _)| !feature.is_hidden(view));
+        let shown = shown.map(|(feature, audience)| (feature.key.as_str(), audience));
+        Flipper::of(shown, view == View::Server)
     }
 
     /// What OFREP's metadata say of all flags, without braces and revision.

@@ -1,6 +1,7 @@
 //! The flag set of one revision: every body that clients share, and the headers that go with them.
 
 use std::ops::Range;
+use std::sync::OnceLock;
 
 use bytes::Bytes;
 use http::HeaderValue;
@@ -9,8 +10,12 @@ use serde_json::{Map, Value as Json, json};
 use super::body::Body;
 use super::document::environment_document;
 use super::flagsmith::{self, List};
+use super::flipper::Flipper;
 use super::personal::Personal;
 use crate::model::{ClientKey, EnvironmentSettings, EnvironmentState, Stamp};
+
+/// A feature in Flipper's shape with its compressed forms, if few people are named.
+const FLIPPER_BYTES: usize = 450;
 
 /// Everything that is served of an environment at one revision. It never changes.
 #[derive(Debug)]
@@ -35,6 +40,8 @@ pub struct FlagSet {
     flags: FlagList,
     /// The same for those with a server key, if that is more.
     server_flags: Option<FlagList>,
+    /// In Flipper's shape, as each view may see them; made at the first use.
+    flipper: [OnceLock<Flipper>; 2],
 }
 
 /// Who looks at flags: client keys are public.
@@ -77,7 +84,19 @@ impl FlagSet {
             document: Body::new(environment_document(state).to_string()),
             settings: state.environment.settings,
             personal: Personal::new(state, heads),
+            flipper: Default::default(),
         }
+    }
+
+    /// Flags as Flipper's gates can say them. Client keys are public, so people are named only to who
+    /// has a server key.
+    #[must_use]
+    pub fn flipper(&self, view: View) -> &Flipper {
+        let made = match view {
+            View::Client => &self.flipper[0],
+            View::Server => &self.flipper[1],
+        };
+        made.get_or_init(|| self.personal.flipper(view))
     }
 
     /// Flagsmith's flag list.
@@ -109,7 +128,9 @@ impl FlagSet {
         let lists = [Some(&self.flags), self.server_flags.as_ref()];
         let lists: usize = lists.into_iter().flatten().map(FlagList::weight).sum();
         let evaluator = self.document.plain().len();
-        self.sdk.weight() + lists + self.document.weight() + evaluator + self.personal.weight()
+        let document = self.document.weight();
+        let flipper = self.flipper.len() * self.personal.features() * FLIPPER_BYTES;
+        self.sdk.weight() + lists + document + evaluator + self.personal.weight() + flipper
     }
 }
 

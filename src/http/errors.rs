@@ -130,6 +130,20 @@ impl Problem {
         Self::new(StatusCode::UNAUTHORIZED, "key_missing", detail)
     }
 
+    /// The same in the words of Flipper's settings.
+    pub(super) fn flipper_token_missing() -> Self {
+        let detail = "send a key of the environment, a server key or its client key, as \
+            `flipper-cloud-token` (in Rails: `FLIPPER_CLOUD_TOKEN`)";
+        Self::new(StatusCode::UNAUTHORIZED, "key_missing", detail)
+    }
+
+    /// A write of Flipper's, which goes to its remote side first.
+    pub(super) fn flipper_writes_nothing() -> Self {
+        let detail =
+            "Flipper only reads here; change the flag on the page or by the management API";
+        Self::new(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", detail)
+    }
+
     pub(super) fn key_unknown() -> Self {
         let detail = "no environment has this key, or it was revoked; `GET /admin/v1/projects/…/\
             environments/…` shows the client key";

@@ -2,7 +2,7 @@
 //!
 //! [`serve`] drives connections; [`Front`] takes their requests; `router` is the table of all routes; `errors` is the only place
 //! that turns a failure into a status. One file or folder per door: `sdk` (our reads), `flagsmith`
-//! (Flagsmith's reads), `ofrep` (`OpenFeature`'s), `client` (the browser client), `sse` (streams), `admin` (management), `dashboard` (the page), `ops`
+//! (Flagsmith's reads), `flipper` (Flipper's), `ofrep` (`OpenFeature`'s), `client` (the browser client), `sse` (streams), `admin` (management), `dashboard` (the page), `ops`
 //! (operators).
 
 pub mod admin;
@@ -13,6 +13,7 @@ mod cors;
 mod dashboard;
 mod errors;
 mod flagsmith;
+mod flipper;
 mod front;
 mod given;
 mod handover;
@@ -31,6 +32,7 @@ mod tls;
 
 pub use admin::{Admin, openapi};
 pub use flagsmith::{Evaluations, Flagsmith};
+pub use flipper::Flipper;
 pub use front::Front;
 pub use hops::Hops;
 pub use listener::{Connections, Streams, bind, serve};

@@ -14,8 +14,8 @@ use super::errors::Problem;
 use super::front::{Front, Straight, record};
 use super::request::BodyLimits;
 use super::{
-    Admin, Flagsmith, Ofrep, Ops, Sdk, Sse, admin, client, dashboard, flagsmith, ofrep, ops, sdk,
-    sse,
+    Admin, Flagsmith, Flipper, Ofrep, Ops, Sdk, Sse, admin, client, dashboard, flagsmith, flipper,
+    ofrep, ops, sdk, sse,
 };
 use crate::metrics::{Metrics, RequestMetrics};
 
@@ -38,6 +38,8 @@ pub struct Doors {
     pub sdk: Sdk,
     /// Flagsmith's reads.
     pub flagsmith: Flagsmith,
+    /// Flipper's reads.
+    pub flipper: Flipper,
     /// `OpenFeature`'s evaluations.
     pub ofrep: Ofrep,
     /// Streams and announcements.
@@ -91,11 +93,19 @@ pub fn public_front(doors: Doors, metrics: &Metrics, limits: BodyLimits) -> Fron
         // Before the layer, which must see the preflights of routes that know no OPTIONS.
         .method_not_allowed_fallback(wrong_method)
         .layer(from_fn(open_to_browsers));
+    // Called by servers only, with `/flipper` as the address of Flipper Cloud.
+    let flipper = Router::new()
+        .route("/flipper/features", get(flipper::features))
+        .route("/flipper/features/{key}", get(flipper::feature))
+        .route("/flipper/telemetry", post(flipper::telemetry))
+        .with_state(doors.flipper)
+        .method_not_allowed_fallback(async || Problem::flipper_writes_nothing());
     // Called by people and their scripts.
     let management = admin::router(doors.admin)
         .merge(dashboard::router())
         .method_not_allowed_fallback(wrong_method);
     let router = open
+        .merge(flipper)
         .merge(management)
         .route_layer(from_fn_with_state(requests, measure))
         .fallback(async || Problem::not_found("there is no such route; see docs/API.md"));

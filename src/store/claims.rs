@@ -12,10 +12,10 @@ use sqlx::any::AnyRow;
 
 use super::outbox::{FRESH_PAUSE_MICROS, head_is_due, nothing_is_due, owe_again};
 use super::sealing::Sealer;
-use super::webhooks::{find_any, revision, small, word};
+use super::webhooks::{COLUMNS, revision, small, webhook_of, word};
 use super::{Connection, Store, StoreError, counter, json as json_column, signed};
 use crate::model::{
-    Attempt, Delivery, DeliveryState, Revision, Stamp, UpdatedAt, Webhook, WebhookFormat, WebhookId,
+    Attempt, Delivery, DeliveryState, Revision, Stamp, UpdatedAt, Webhook, WebhookFormat,
 };
 
 /// A delivery that is ours to attempt, and what it takes.
@@ -249,8 +249,7 @@ async fn claim(
     .bind(candidate.webhook)
     .fetch_optional(&mut *connection)
     .await?;
-    let webhook = find_any(connection, sealer, WebhookId(candidate.webhook)).await?;
-    let (Some(row), Some(webhook)) = (row, webhook) else {
+    let Some(row) = row else {
         sqlx::query("UPDATE webhooks SET leased_until = 0 WHERE id = $1 AND lease = $2")
             .bind(candidate.webhook)
             .bind(lease)
@@ -258,76 +257,68 @@ async fn claim(
             .await?;
         return Ok(None);
     };
-    let delivery = delivery_of(&row)?;
-    let names = sqlx::query(
-        "SELECT e.key, e.name, e.client_key, p.id AS project_id, p.key AS project_key, \
-         p.name AS project_name FROM environments e JOIN projects p ON p.id = e.project_id \
-         WHERE e.id = $1",
-    )
-    .bind(webhook.environment_id.0)
-    .fetch_one(&mut *connection)
-    .await?;
-    let event = match delivery.event_id {
-        Some(id) => event(connection, id, names.try_get("project_id")?).await?,
-        None => None,
-    };
-    Ok(Some(Claim {
-        once: super::flag(&row, "once")?,
-        webhook,
-        delivery,
-        project: names.try_get("project_key")?,
-        project_name: names.try_get("project_name")?,
-        project_id: names.try_get("project_id")?,
-        environment: names.try_get("key")?,
-        environment_name: names.try_get("name")?,
-        client_key: names.try_get("client_key")?,
-        event,
-    }))
+    let (delivery, once) = (delivery_of(&row)?, super::flag(&row, "once")?);
+    facts(connection, sealer, candidate.webhook, (delivery, once)).await.map(Some)
 }
 
-async fn event(
+/// Everything that an attempt needs, in one statement.
+async fn facts(
     connection: &mut Connection,
-    id: i64,
-    project: i64,
-) -> Result<Option<ClaimedEvent>, StoreError> {
-    let row = sqlx::query(
-        "SELECT id, actor, action, subject, before_state, after_state FROM change_events \
-         WHERE id = $1",
-    )
-    .bind(id)
-    .fetch_optional(&mut *connection)
-    .await?;
-    let Some(row) = row else { return Ok(None) };
-    let subject: String = row.try_get("subject")?;
-    let feature = sqlx::query(
-        "SELECT id, description, enabled, value, created_at, \
-         (SELECT COUNT(*) FROM variants v WHERE v.feature_id = f.id) AS variants \
-         FROM features f WHERE project_id = $1 AND key = $2",
-    )
-    .bind(project)
-    .bind(&subject)
-    .fetch_optional(connection)
-    .await?;
-    let feature = match feature {
-        Some(row) => Some(EventFeature {
-            id: row.try_get("id")?,
-            description: row.try_get("description")?,
-            created_at: row.try_get("created_at")?,
-            enabled: super::flag(&row, "enabled")?,
-            value: json_column(&row, "value")?,
+    sealer: &Sealer,
+    webhook: i64,
+    (delivery, once): (Delivery, bool),
+) -> Result<Claim, StoreError> {
+    let statement = format!(
+        "SELECT {COLUMNS}, e.key AS environment_key, e.name AS environment_name, e.client_key, \
+         p.id AS project_id, p.key AS project_key, p.name AS project_name, v.actor, v.action, \
+         v.subject, v.before_state, v.after_state, f.id AS feature_id, \
+         f.description AS feature_description, f.enabled AS feature_enabled, \
+         f.value AS feature_value, f.created_at AS feature_created_at, \
+         (SELECT COUNT(*) FROM variants t WHERE t.feature_id = f.id) AS variants \
+         FROM webhooks w JOIN environments e ON e.id = w.environment_id \
+         JOIN projects p ON p.id = e.project_id LEFT JOIN change_events v ON v.id = $2 \
+         LEFT JOIN features f ON f.project_id = p.id AND f.key = v.subject WHERE w.id = $1"
+    );
+    let row = sqlx::query(sqlx::AssertSqlSafe(statement))
+        .bind(webhook)
+        .bind(delivery.event_id)
+        .fetch_one(connection)
+        .await?;
+    Ok(Claim {
+        once,
+        webhook: webhook_of(&row, sealer)?,
+        project: row.try_get("project_key")?,
+        project_name: row.try_get("project_name")?,
+        project_id: row.try_get("project_id")?,
+        environment: row.try_get("environment_key")?,
+        environment_name: row.try_get("environment_name")?,
+        client_key: row.try_get("client_key")?,
+        event: delivery.event_id.map(|id| event_of(&row, id)).transpose()?,
+        delivery,
+    })
+}
+
+fn event_of(row: &AnyRow, id: i64) -> Result<ClaimedEvent, StoreError> {
+    let feature = match row.try_get::<Option<i64>, _>("feature_id")? {
+        Some(id) => Some(EventFeature {
+            id,
+            description: row.try_get("feature_description")?,
+            created_at: row.try_get("feature_created_at")?,
+            enabled: super::flag(row, "feature_enabled")?,
+            value: json_column(row, "feature_value")?,
             has_variants: row.try_get::<i64, _>("variants")? > 0,
         }),
         None => None,
     };
-    Ok(Some(ClaimedEvent {
+    Ok(ClaimedEvent {
         id,
         actor: row.try_get("actor")?,
         action: row.try_get("action")?,
-        subject,
-        before: json_column(&row, "before_state")?,
-        after: json_column(&row, "after_state")?,
+        subject: row.try_get("subject")?,
+        before: json_column(row, "before_state")?,
+        after: json_column(row, "after_state")?,
         feature,
-    }))
+    })
 }
 
 /// Writes what came of a claim. The log gets every attempt; what follows is written only by the worker

@@ -7,7 +7,7 @@ use super::changes::Note;
 use super::claims::delivery_of;
 use super::outbox::{New, head_is_due, insert};
 use super::webhooks::revision;
-use super::{Change, Page, Store, StoreError};
+use super::{Change, Page, Store, StoreError, counter, flag};
 use crate::model::{
     Attempt, Delivery, DeliveryKind, DeliveryState, Environment, Project, Revision, Webhook,
     WebhookId,
@@ -62,6 +62,15 @@ impl Store {
         rows.iter().rev().map(attempt_of).collect()
     }
 
+    /// How many attempts of a delivery were written.
+    pub async fn attempts_written(&self, delivery: i64) -> Result<u64, StoreError> {
+        let row = sqlx::query("SELECT COUNT(*) AS n FROM attempts WHERE delivery_id = $1")
+            .bind(delivery)
+            .fetch_one(&mut *self.reader().await?)
+            .await?;
+        Ok(counter(row.try_get("n")?))
+    }
+
     /// Forgets what ended before `before`, and attempts from before it. Tells whether there may be more.
     pub async fn prune_deliveries(&self, before: i64) -> Result<bool, StoreError> {
         let deliveries = sqlx::query(
@@ -94,23 +103,24 @@ impl Change {
     ) -> Result<Delivery, StoreError> {
         let now = self.now();
         let kind = DeliveryKind::Test;
-        let new = New { kind, once: true, due: Some(now), changed: &[], event_id: None };
-        let at = (environment.stamp, now);
-        let delivery = insert(self.connection(), webhook.id, at, &new).await?;
+        let (webhook_id, due) = (webhook.id, Some(now));
+        let new = New { webhook: webhook_id, kind, once: true, due, changed: &[], event_id: None };
+        let delivery = insert(self.connection(), (environment.stamp, now), new).await?;
         let (subject, action) = (webhook.id.0.to_string(), "webhook.tested");
         self.note(Note::of_environment(project, environment, false, action, &subject));
         Ok(delivery)
     }
 
     /// Sends a delivery once more, under its id, outside the queue. One that waits is tried now; one that
-    /// waits behind others keeps its place, and the first of them is tried.
+    /// waits behind others keeps its place, and the first of them is tried. Answers whether it is
+    /// attempted now: nothing of the queue of a paused endpoint is.
     pub async fn redeliver(
         &mut self,
         project: &Project,
         environment: &Environment,
         webhook: &Webhook,
         delivery: i64,
-    ) -> Result<Delivery, StoreError> {
+    ) -> Result<(Delivery, bool), StoreError> {
         let now = self.now();
         let row = sqlx::query(
             "UPDATE deliveries SET once = CASE WHEN state = 'pending' THEN once ELSE 1 END, \
@@ -126,7 +136,10 @@ impl Change {
         head_is_due(self.connection(), webhook.id, now).await?;
         let (subject, action) = (webhook.id.0.to_string(), "webhook.redelivered");
         self.note(Note::of_environment(project, environment, false, action, &subject));
-        delivery_of(&row)
+        let delivery = delivery_of(&row)?;
+        let rests = webhook.paused || webhook.stopped_at.is_some();
+        let is_due = delivery.due_at.is_some() && (flag(&row, "once")? || !rests);
+        Ok((delivery, is_due))
     }
 
     /// Puts everything that failed or was dropped since `since` back into the queue, in its order.

@@ -3,7 +3,7 @@
 //! An endpoint in state mode is owed at most one delivery, which always tells the newest revision; one
 //! in events mode is owed each change event, in order. Only the first of a queue has a due time.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 
 use serde_json::json;
 use sqlx::Row as _;
@@ -26,6 +26,9 @@ pub(super) const FRESH_PAUSE_MICROS: i64 = 30 * 1_000_000;
 /// Event deliveries that may wait for an endpoint. Of more, the oldest is dropped: the newest tell more.
 const QUEUE_MAX: i64 = 10_000;
 
+/// Rows of one statement: SQLite takes some thousand values.
+const INSERT_ROWS: usize = 100;
+
 /// What the outbox needs to know of a change event.
 #[derive(Clone, Debug)]
 pub(super) struct Happened {
@@ -45,10 +48,26 @@ struct Endpoint {
     is_stopped: bool,
     /// The soonest that a new delivery may be attempted; never while it is paused or stopped.
     soonest: Option<i64>,
+    /// The state that it is owed already.
+    waiting: Option<Waiting>,
 }
 
+/// A state that an endpoint was not told of yet.
+struct Waiting {
+    id: i64,
+    message_id: String,
+    /// Somebody may have seen its message.
+    was_attempted: bool,
+    changed: Vec<String>,
+    due_at: Option<i64>,
+}
+
+/// What waits in a queue: how much, and its first.
+type Queue = (i64, i64);
+
 impl Change {
-    /// Owes the endpoints of an environment what happened in it.
+    /// Owes the endpoints of an environment what happened in it. The number of statements does not
+    /// grow with the number of endpoints that are well.
     pub(super) async fn owe(
         &mut self,
         environment: EnvironmentId,
@@ -56,33 +75,68 @@ impl Change {
         happened: &[Happened],
     ) -> Result<(), StoreError> {
         let now = self.now();
-        let rows = sqlx::query(
-            "SELECT id, mode, events, paused, stopped_at, failures, last_attempt_at, not_before \
-             FROM webhooks WHERE environment_id = $1 ORDER BY id",
-        )
-        .bind(environment.0)
-        .fetch_all(self.connection())
-        .await?;
-        let here = || happened.iter().filter(|event| event.environment_id == environment);
-        for row in &rows {
-            let endpoint = endpoint_of(row, now)?;
-            match endpoint.mode {
-                WebhookMode::State => {
-                    let changed: Vec<_> =
-                        here().filter_map(|event| event.feature.clone()).collect();
-                    fold(self.connection(), &endpoint, (stamp, now), &changed).await?;
+        let endpoints = endpoints(self.connection(), environment, now).await?;
+        let here: Vec<_> =
+            happened.iter().filter(|event| event.environment_id == environment).collect();
+        let changed: Vec<_> = here.iter().filter_map(|event| event.feature.clone()).collect();
+        let mut new = Vec::new();
+        let mut of_events = Vec::new();
+        for endpoint in &endpoints {
+            match (endpoint.mode, &endpoint.waiting) {
+                (WebhookMode::State, Some(waiting)) => {
+                    let due = endpoint.soonest;
+                    fold(self.connection(), waiting, (stamp, now), due, &changed).await?;
+                }
+                (WebhookMode::State, None) => {
+                    new.push(New::state(endpoint.id, endpoint.soonest, &changed));
                 }
                 // It has said that it wants no more; when it is resumed it hears the newest state.
-                WebhookMode::Events if endpoint.is_stopped => {}
-                WebhookMode::Events => {
-                    for event in here().filter(|e| wants_action(&endpoint.events, e.action)) {
-                        push(self.connection(), &endpoint, (stamp, now), event).await?;
-                    }
+                (WebhookMode::Events, _) if endpoint.is_stopped => {}
+                (WebhookMode::Events, _) => of_events.push(endpoint),
+            }
+        }
+        if !of_events.is_empty() {
+            let queues = queues(self.connection(), environment).await?;
+            for endpoint in of_events {
+                let wants = |event: &&&Happened| wants_action(&endpoint.events, event.action);
+                let wanted: Vec<&Happened> = here.iter().filter(wants).copied().collect();
+                let queue = queues.get(&endpoint.id).copied();
+                make_room(self.connection(), endpoint, queue, wanted.len(), now).await?;
+                for (at, event) in wanted.into_iter().enumerate() {
+                    let is_head = at == 0 && queue.is_none();
+                    new.push(New {
+                        webhook: endpoint.id,
+                        kind: DeliveryKind::Event,
+                        once: false,
+                        due: endpoint.soonest.filter(|_| is_head),
+                        changed: event.feature.as_slice(),
+                        event_id: Some(event.event_id),
+                    });
                 }
             }
         }
+        for part in new.chunks(INSERT_ROWS) {
+            insert_all(self.connection(), (stamp, now), part).await?;
+        }
         Ok(())
     }
+}
+
+async fn endpoints(
+    connection: &mut Connection,
+    environment: EnvironmentId,
+    now: i64,
+) -> Result<Vec<Endpoint>, StoreError> {
+    let rows = sqlx::query(
+        "SELECT w.id, w.mode, w.events, w.paused, w.stopped_at, w.failures, w.last_attempt_at, \
+         w.not_before, d.id AS waiting_id, d.message_id, d.attempts, d.changed, d.due_at \
+         FROM webhooks w LEFT JOIN deliveries d ON d.webhook_id = w.id AND d.kind = 'state' \
+         AND d.state = 'pending' AND d.once = 0 WHERE w.environment_id = $1 ORDER BY w.id",
+    )
+    .bind(environment.0)
+    .fetch_all(connection)
+    .await?;
+    rows.iter().map(|row| endpoint_of(row, now)).collect()
 }
 
 fn endpoint_of(row: &AnyRow, now: i64) -> Result<Endpoint, StoreError> {
@@ -91,41 +145,57 @@ fn endpoint_of(row: &AnyRow, now: i64) -> Result<Endpoint, StoreError> {
     let rested = last.filter(|_| fails).map_or(now, |last| last + FRESH_PAUSE_MICROS);
     let soonest = now.max(rested).max(row.try_get("not_before")?);
     let is_stopped = row.try_get::<Option<i64>, _>("stopped_at")?.is_some();
+    let waiting = match row.try_get::<Option<i64>, _>("waiting_id")? {
+        Some(id) => Some(Waiting {
+            id,
+            message_id: row.try_get("message_id")?,
+            was_attempted: row.try_get::<i64, _>("attempts")? > 0,
+            changed: json_column(row, "changed")?,
+            due_at: row.try_get("due_at")?,
+        }),
+        None => None,
+    };
     Ok(Endpoint {
         id: WebhookId(row.try_get("id")?),
         mode: word(row, "mode")?,
         events: json_column(row, "events")?,
         is_stopped,
         soonest: (!is_stopped && !flag(row, "paused")?).then_some(soonest),
+        waiting,
     })
 }
 
-/// Lets the delivery that waits tell this revision, or makes one. One that was attempted before gets
-/// another id: whoever has seen the old one must not take the new state for a repetition.
+/// What waits of the endpoints in events mode; nothing of those that are owed nothing.
+async fn queues(
+    connection: &mut Connection,
+    environment: EnvironmentId,
+) -> Result<HashMap<WebhookId, Queue>, StoreError> {
+    let rows = sqlx::query(
+        "SELECT webhook_id, COUNT(*) AS n, MIN(id) AS head FROM deliveries WHERE webhook_id IN \
+         (SELECT id FROM webhooks WHERE environment_id = $1 AND mode = 'events') \
+         AND state = 'pending' AND once = 0 GROUP BY webhook_id",
+    )
+    .bind(environment.0)
+    .fetch_all(connection)
+    .await?;
+    let pair = |row: &AnyRow| {
+        let queue = (row.try_get("n")?, row.try_get("head")?);
+        Ok((WebhookId(row.try_get("webhook_id")?), queue))
+    };
+    rows.iter().map(pair).collect()
+}
+
+/// Lets the delivery that waits tell this revision. One that was attempted before gets another id:
+/// whoever has seen the old one must not take the new state for a repetition.
 async fn fold(
     connection: &mut Connection,
-    endpoint: &Endpoint,
+    waiting: &Waiting,
     (stamp, now): (Stamp, i64),
+    soonest: Option<i64>,
     changed: &[String],
 ) -> Result<(), StoreError> {
-    let waiting = sqlx::query(
-        "SELECT id, message_id, attempts, changed, due_at FROM deliveries \
-         WHERE webhook_id = $1 AND kind = 'state' AND state = 'pending' AND once = 0",
-    )
-    .bind(endpoint.id.0)
-    .fetch_optional(&mut *connection)
-    .await?;
-    let Some(waiting) = waiting else {
-        let due = endpoint.soonest;
-        return insert_state(connection, endpoint.id, (stamp, now), due, changed).await;
-    };
-    let before: Vec<String> = json_column(&waiting, "changed")?;
-    let attempts: i64 = waiting.try_get("attempts")?;
-    let message_id: String = match attempts {
-        0 => waiting.try_get("message_id")?,
-        _ => new_message_id(),
-    };
-    let due: Option<i64> = waiting.try_get("due_at")?;
+    let message_id =
+        if waiting.was_attempted { new_message_id() } else { waiting.message_id.clone() };
     sqlx::query(
         "UPDATE deliveries SET message_id = $1, revision = $2, updated_at = $3, changed = $4, at = $5, \
          attempts = 0, first_attempt_at = NULL, due_at = $6 WHERE id = $7",
@@ -133,12 +203,61 @@ async fn fold(
     .bind(message_id)
     .bind(signed(stamp.revision.0))
     .bind(stamp.updated_at.micros())
-    .bind(keys_text(before.iter().chain(changed)))
+    .bind(keys_text(waiting.changed.iter().chain(changed)))
     .bind(now)
-    .bind(endpoint.soonest.map(|soonest| due.map_or(soonest, |due| due.min(soonest))))
-    .bind(waiting.try_get::<i64, _>("id")?)
+    .bind(soonest.map(|soonest| waiting.due_at.map_or(soonest, |due| due.min(soonest))))
+    .bind(waiting.id)
     .execute(connection)
     .await?;
+    Ok(())
+}
+
+/// Prepares a queue for more. If the endpoint fails, more is a reason to try its head again.
+async fn make_room(
+    connection: &mut Connection,
+    endpoint: &Endpoint,
+    queue: Option<Queue>,
+    more: usize,
+    now: i64,
+) -> Result<(), StoreError> {
+    let (Some((waiting, head)), true) = (queue, more > 0) else { return Ok(()) };
+    if let Some(soonest) = endpoint.soonest {
+        sqlx::query("UPDATE deliveries SET due_at = $1 WHERE id = $2 AND due_at > $1")
+            .bind(soonest)
+            .bind(head)
+            .execute(&mut *connection)
+            .await?;
+    }
+    let more = i64::try_from(more).unwrap_or(i64::MAX);
+    let excess = waiting.saturating_add(more) - QUEUE_MAX;
+    if excess > 0 {
+        drop_oldest(connection, endpoint.id, excess, now).await?;
+    }
+    Ok(())
+}
+
+/// Drops the oldest that were never attempted: the head may be under way.
+async fn drop_oldest(
+    connection: &mut Connection,
+    id: WebhookId,
+    count: i64,
+    now: i64,
+) -> Result<(), StoreError> {
+    let dropped = sqlx::query(
+        "UPDATE deliveries SET state = 'dropped', due_at = NULL, finished_at = $1 WHERE id IN \
+         (SELECT id FROM deliveries WHERE webhook_id = $2 AND state = 'pending' AND once = 0 \
+         AND attempts = 0 ORDER BY id LIMIT $3)",
+    )
+    .bind(now)
+    .bind(id.0)
+    .bind(count)
+    .execute(&mut *connection)
+    .await?;
+    sqlx::query("UPDATE webhooks SET dropped = dropped + $1 WHERE id = $2")
+        .bind(signed(dropped.rows_affected()))
+        .bind(id.0)
+        .execute(connection)
+        .await?;
     Ok(())
 }
 
@@ -151,7 +270,7 @@ pub(super) async fn owe_again(
     due: i64,
 ) -> Result<(), StoreError> {
     match waiting(connection, id, "").await? {
-        0 => insert_state(connection, id, at, Some(due), &[]).await,
+        0 => insert_state(connection, id, at, Some(due)).await,
         _ => Ok(()),
     }
 }
@@ -163,7 +282,7 @@ pub(super) async fn owe_missed(
     at: (Stamp, i64),
 ) -> Result<(), StoreError> {
     match waiting(connection, id, "state").await? {
-        0 => insert_state(connection, id, at, None, &[]).await,
+        0 => insert_state(connection, id, at, None).await,
         _ => Ok(()),
     }
 }
@@ -190,75 +309,13 @@ async fn insert_state(
     id: WebhookId,
     at: (Stamp, i64),
     due: Option<i64>,
-    changed: &[String],
 ) -> Result<(), StoreError> {
-    let new = New { kind: DeliveryKind::State, once: false, due, changed, event_id: None };
-    insert(connection, id, at, &new).await?;
-    Ok(())
-}
-
-/// Puts an event behind those that wait. If the endpoint fails, this is a reason to try its head again.
-async fn push(
-    connection: &mut Connection,
-    endpoint: &Endpoint,
-    at: (Stamp, i64),
-    event: &Happened,
-) -> Result<(), StoreError> {
-    let row = sqlx::query(
-        "SELECT COUNT(*) AS n, MIN(id) AS head FROM deliveries \
-         WHERE webhook_id = $1 AND state = 'pending' AND once = 0",
-    )
-    .bind(endpoint.id.0)
-    .fetch_one(&mut *connection)
-    .await?;
-    let (waiting, head): (i64, Option<i64>) = (row.try_get("n")?, row.try_get("head")?);
-    if let (Some(head), Some(soonest)) = (head, endpoint.soonest) {
-        sqlx::query("UPDATE deliveries SET due_at = $1 WHERE id = $2 AND due_at > $1")
-            .bind(soonest)
-            .bind(head)
-            .execute(&mut *connection)
-            .await?;
-    }
-    if waiting >= QUEUE_MAX {
-        drop_oldest(connection, endpoint.id, at.1).await?;
-    }
-    let changed: Vec<_> = event.feature.iter().cloned().collect();
-    let due = endpoint.soonest.filter(|_| head.is_none());
-    let new = New {
-        kind: DeliveryKind::Event,
-        once: false,
-        due,
-        changed: &changed,
-        event_id: Some(event.event_id),
-    };
-    insert(connection, endpoint.id, at, &new).await?;
-    Ok(())
-}
-
-/// Drops the oldest that was never attempted: the head may be under way.
-async fn drop_oldest(
-    connection: &mut Connection,
-    id: WebhookId,
-    now: i64,
-) -> Result<(), StoreError> {
-    sqlx::query(
-        "UPDATE deliveries SET state = 'dropped', due_at = NULL, finished_at = $1 WHERE id = \
-         (SELECT MIN(id) FROM deliveries WHERE webhook_id = $2 AND state = 'pending' AND once = 0 \
-         AND attempts = 0)",
-    )
-    .bind(now)
-    .bind(id.0)
-    .execute(&mut *connection)
-    .await?;
-    sqlx::query("UPDATE webhooks SET dropped = dropped + 1 WHERE id = $1")
-        .bind(id.0)
-        .execute(connection)
-        .await?;
-    Ok(())
+    insert(connection, at, New::state(id, due, &[])).await.map(drop)
 }
 
 /// A delivery to be written.
 pub(super) struct New<'a> {
+    pub(super) webhook: WebhookId,
     pub(super) kind: DeliveryKind,
     /// Outside the queue, one attempt.
     pub(super) once: bool,
@@ -267,31 +324,58 @@ pub(super) struct New<'a> {
     pub(super) event_id: Option<i64>,
 }
 
+impl<'a> New<'a> {
+    fn state(webhook: WebhookId, due: Option<i64>, changed: &'a [String]) -> Self {
+        Self { webhook, kind: DeliveryKind::State, once: false, due, changed, event_id: None }
+    }
+}
+
 /// Writes a delivery.
 pub(super) async fn insert(
     connection: &mut Connection,
-    id: WebhookId,
-    (stamp, now): (Stamp, i64),
-    new: &New<'_>,
+    at: (Stamp, i64),
+    new: New<'_>,
 ) -> Result<Delivery, StoreError> {
-    let row = sqlx::query(
+    let written = insert_all(connection, at, &[new]).await?;
+    let missing = || StoreError::Damaged("a delivery was not written".to_owned());
+    written.into_iter().next().ok_or_else(missing)
+}
+
+async fn insert_all(
+    connection: &mut Connection,
+    (stamp, now): (Stamp, i64),
+    new: &[New<'_>],
+) -> Result<Vec<Delivery>, StoreError> {
+    // Three values are the same in all rows; each row has seven of its own.
+    let row = |at: usize| {
+        let own: [_; 7] = std::array::from_fn(|column| format!("${}", 4 + at * 7 + column));
+        let [webhook, message, kind, once, changed, event, due] = own;
+        format!(
+            "({webhook}, {message}, {kind}, {once}, 'pending', $1, $2, {changed}, {event}, $3, {due}, $3)"
+        )
+    };
+    let rows: Vec<_> = (0..new.len()).map(row).collect();
+    let statement = format!(
         "INSERT INTO deliveries (webhook_id, message_id, kind, once, state, revision, updated_at, \
-         changed, event_id, at, due_at, created_at) \
-         VALUES ($1, $2, $3, $4, 'pending', $5, $6, $7, $8, $9, $10, $9) RETURNING *",
-    )
-    .bind(id.0)
-    .bind(new_message_id())
-    .bind(name_of(new.kind))
-    .bind(i64::from(new.once))
-    .bind(signed(stamp.revision.0))
-    .bind(stamp.updated_at.micros())
-    .bind(keys_text(new.changed.iter()))
-    .bind(new.event_id)
-    .bind(now)
-    .bind(new.due)
-    .fetch_one(connection)
-    .await?;
-    delivery_of(&row)
+         changed, event_id, at, due_at, created_at) VALUES {} RETURNING *",
+        rows.join(", ")
+    );
+    let mut query = sqlx::query(sqlx::AssertSqlSafe(statement))
+        .bind(signed(stamp.revision.0))
+        .bind(stamp.updated_at.micros())
+        .bind(now);
+    for New { webhook, kind, once, due, changed, event_id } in new {
+        query = query
+            .bind(webhook.0)
+            .bind(new_message_id())
+            .bind(name_of(kind))
+            .bind(i64::from(*once))
+            .bind(keys_text(changed.iter()))
+            .bind(*event_id)
+            .bind(*due);
+    }
+    let rows = query.fetch_all(connection).await?;
+    rows.iter().map(delivery_of).collect()
 }
 
 /// Lets the first of a queue be attempted now.

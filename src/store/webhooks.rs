@@ -51,11 +51,13 @@ pub struct WebhookUpdate {
     pub paused: Option<bool>,
 }
 
-const COLUMNS: &str = "w.id, w.environment_id, w.url, w.description, w.mode, w.format, w.events, \
+pub(super) const COLUMNS: &str = "w.id, w.environment_id, w.url, w.description, w.mode, w.format, w.events, \
     w.headers, w.secret, w.previous_secret, w.previous_until, w.paused, w.stopped_at, w.failures, \
     w.failing_since, w.last_attempt_at, w.last_outcome, w.last_error, w.behind_answers, \
-    w.delivered_revision, w.applied_revision, w.dropped, w.created_at, \
-    (SELECT COUNT(*) FROM deliveries d WHERE d.webhook_id = w.id AND d.state = 'pending') AS pending";
+    w.delivered_revision, w.applied_revision, w.dropped, w.created_at";
+
+/// How many deliveries wait for it: counted where somebody looks, not at every attempt.
+const PENDING: &str = "(SELECT COUNT(*) FROM deliveries d WHERE d.webhook_id = w.id AND d.state = 'pending') AS pending";
 
 impl Store {
     /// Endpoints of an environment in the order they were made.
@@ -65,7 +67,7 @@ impl Store {
         page: Page,
     ) -> Result<Vec<Webhook>, StoreError> {
         let statement = format!(
-            "SELECT {COLUMNS} FROM webhooks w WHERE w.environment_id = $1 AND w.id > $2 \
+            "SELECT {COLUMNS}, {PENDING} FROM webhooks w WHERE w.environment_id = $1 AND w.id > $2 \
              ORDER BY w.id LIMIT $3"
         );
         let rows = sqlx::query(sqlx::AssertSqlSafe(statement))
@@ -89,7 +91,7 @@ impl Store {
     /// Every endpoint, for those who count them.
     pub async fn all_webhooks(&self) -> Result<Vec<(Webhook, Revision)>, StoreError> {
         let statement = format!(
-            "SELECT {COLUMNS}, e.revision AS newest FROM webhooks w \
+            "SELECT {COLUMNS}, {PENDING}, e.revision AS newest FROM webhooks w \
              JOIN environments e ON e.id = w.environment_id ORDER BY w.id"
         );
         let rows = sqlx::query(sqlx::AssertSqlSafe(statement))
@@ -315,8 +317,9 @@ pub(super) async fn find(
     environment: EnvironmentId,
     id: WebhookId,
 ) -> Result<Webhook, StoreError> {
-    let statement =
-        format!("SELECT {COLUMNS} FROM webhooks w WHERE w.id = $1 AND w.environment_id = $2");
+    let statement = format!(
+        "SELECT {COLUMNS}, {PENDING} FROM webhooks w WHERE w.id = $1 AND w.environment_id = $2"
+    );
     let row = sqlx::query(sqlx::AssertSqlSafe(statement))
         .bind(id.0)
         .bind(environment.0)
@@ -324,18 +327,6 @@ pub(super) async fn find(
         .await?
         .ok_or_else(|| StoreError::not_found("webhook", &id.0.to_string()))?;
     webhook_of(&row, sealer)
-}
-
-/// The endpoint with this number, whose ever it is.
-pub(super) async fn find_any(
-    connection: &mut Connection,
-    sealer: &Sealer,
-    id: WebhookId,
-) -> Result<Option<Webhook>, StoreError> {
-    let statement = format!("SELECT {COLUMNS} FROM webhooks w WHERE w.id = $1");
-    let row =
-        sqlx::query(sqlx::AssertSqlSafe(statement)).bind(id.0).fetch_optional(connection).await?;
-    row.as_ref().map(|row| webhook_of(row, sealer)).transpose()
 }
 
 /// What the audit shows: nothing secret. A URL's query may be.
@@ -386,7 +377,8 @@ pub(super) fn revision(row: &AnyRow, column: &str) -> Result<Option<Revision>, s
     Ok(row.try_get::<Option<i64>, _>(column)?.map(|n| Revision(counter(n))))
 }
 
-fn webhook_of(row: &AnyRow, sealer: &Sealer) -> Result<Webhook, StoreError> {
+/// Without the count of what waits, if the statement did not ask for it.
+pub(super) fn webhook_of(row: &AnyRow, sealer: &Sealer) -> Result<Webhook, StoreError> {
     let previous_until: i64 = row.try_get("previous_until")?;
     let previous: Option<String> = row.try_get("previous_secret")?;
     let previous = previous.filter(|_| previous_until > super::now_micros());
@@ -413,7 +405,7 @@ fn webhook_of(row: &AnyRow, sealer: &Sealer) -> Result<Webhook, StoreError> {
         behind_answers: small(row.try_get("behind_answers")?),
         delivered_revision: revision(row, "delivered_revision")?,
         applied_revision: revision(row, "applied_revision")?,
-        pending: small(row.try_get("pending")?),
+        pending: small(row.try_get("pending").unwrap_or(0)),
         dropped: small(row.try_get("dropped")?),
         created_at: row.try_get("created_at")?,
     })

@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
+use http::HeaderMap;
 use http::header::RETRY_AFTER;
-use http::{HeaderMap, StatusCode};
 
 use crate::model::{AttemptOutcome, Revision};
 
@@ -32,7 +32,7 @@ impl Answer {
     }
 
     /// Its head says it all; the body is for people. `now` is in seconds since the epoch.
-    pub(super) fn of(status: StatusCode, headers: &HeaderMap, now: u64) -> Self {
+    pub(super) fn of(status: u16, headers: &HeaderMap, now: u64) -> Self {
         let outcome = outcome(status);
         let error = match outcome {
             AttemptOutcome::Delivered => String::new(),
@@ -43,7 +43,7 @@ impl Answer {
         };
         Self {
             outcome,
-            status: Some(status.as_u16()),
+            status: Some(status),
             error,
             text: String::new(),
             applied: headers
@@ -56,13 +56,14 @@ impl Answer {
     }
 }
 
-fn outcome(status: StatusCode) -> AttemptOutcome {
+/// By the ranges of RFC 9110; 410 and 429 as Standard Webhooks has them.
+fn outcome(status: u16) -> AttemptOutcome {
     match status {
-        StatusCode::GONE => AttemptOutcome::Gone,
-        StatusCode::TOO_MANY_REQUESTS => AttemptOutcome::Throttled,
-        _ if status.is_success() => AttemptOutcome::Delivered,
-        _ if status.is_redirection() => AttemptOutcome::Redirected,
-        _ if status.is_client_error() => AttemptOutcome::Refused,
+        200..=299 => AttemptOutcome::Delivered,
+        300..=399 => AttemptOutcome::Redirected,
+        410 => AttemptOutcome::Gone,
+        429 => AttemptOutcome::Throttled,
+        400..=499 => AttemptOutcome::Refused,
         _ => AttemptOutcome::Failed,
     }
 }
@@ -85,7 +86,7 @@ mod tests {
         let headers = headers.iter().map(|(name, value)| {
             (http::HeaderName::from_static(name), http::HeaderValue::from_static(value))
         });
-        Answer::of(StatusCode::from_u16(status).unwrap(), &headers.collect(), 1_700_000_000)
+        Answer::of(status, &headers.collect(), 1_700_000_000)
     }
 
     #[test]

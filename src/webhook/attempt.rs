@@ -121,7 +121,7 @@ impl Sender {
 
 async fn answer(mut response: Response) -> Answer {
     let now = u64::try_from(now_micros().div_euclid(1_000_000)).unwrap_or(0);
-    let mut answer = Answer::of(response.status(), response.headers(), now);
+    let mut answer = Answer::of(response.status().as_u16(), response.headers(), now);
     let mut bytes = Vec::new();
     let read = async {
         while let Ok(Some(chunk)) = response.chunk().await {

@@ -115,6 +115,11 @@ async fn one_flag_is_told_like_all() {
     let body = missing.json();
     assert_eq!((&body["key"], &body["errorCode"]), (&json!("no such"), &json!("FLAG_NOT_FOUND")));
     assert!(body["errorDetails"].as_str().unwrap().contains("no such"));
+    // Nor has any flag a key that is no text.
+    let odd = post(&gateway, &environment, &format!("{BULK}/%ff"), &[], "").await;
+    assert_eq!(odd.status, 404);
+    let body = odd.json();
+    assert_eq!((&body["key"], &body["errorCode"]), (&json!("%ff"), &json!("FLAG_NOT_FOUND")));
     // Removed from the protocol.
     let gone = send(&gateway, (Method::GET, "/ofrep/v1/configuration"), &[], None).await;
     assert_eq!(gone.status, 404);

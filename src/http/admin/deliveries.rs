@@ -219,10 +219,10 @@ pub(super) async fn test(
     let (mut change, project, environment) = admin.begin_in(&call, &project, &environment).await?;
     let webhook = change.webhook(&environment, id).await?;
     let delivery = change.test_webhook(&project, &environment, &webhook).await?;
-    let (number, before) = (delivery.id, delivery.attempts);
+    let number = delivery.id;
     let shape = |_: &_| DeliveryWithAttempts { delivery: delivery.into(), log: Vec::new() };
     let first = admin.finish(change, &call, StatusCode::OK, shape).await?;
-    admin.answer_when_attempted(first, id, number, before).await
+    admin.answer_when_attempted(first, (id, number), 0).await
 }
 
 /// Sends a delivery once more, under its id, and answers with how it went. One that is finished is
@@ -242,14 +242,11 @@ pub(super) async fn redeliver(
     let (id, number) = (webhook_id(&webhook)?, delivery_id(&delivery)?);
     let (mut change, project, environment) = admin.begin_in(&call, &project, &environment).await?;
     let webhook = change.webhook(&environment, id).await?;
-    let delivery = change.redeliver(&project, &environment, &webhook, number).await?;
-    let (before, waits) = (delivery.attempts, delivery.due_at.is_none());
+    let (delivery, is_due) = change.redeliver(&project, &environment, &webhook, number).await?;
+    let before = admin.store.attempts_written(number).await?;
     let shape = |_: &_| DeliveryWithAttempts { delivery: delivery.into(), log: Vec::new() };
     let first = admin.finish(change, &call, StatusCode::OK, shape).await?;
-    if waits {
-        return Ok(first);
-    }
-    admin.answer_when_attempted(first, id, number, before).await
+    if is_due { admin.answer_when_attempted(first, (id, number), before).await } else { Ok(first) }
 }
 
 /// Puts the events that were given up or dropped since a time back into the queue, in their order.
@@ -284,22 +281,20 @@ impl Admin {
         Ok(DeliveryWithAttempts { delivery: delivery.into(), log })
     }
 
-    /// Waits until a delivery was attempted once more than `before`, and answers with how it went; with
+    /// Waits until there are more attempts of a delivery than `before`, and answers with how it went; with
     /// `first` if that takes too long.
     async fn answer_when_attempted(
         &self,
         first: Response,
-        webhook: WebhookId,
-        delivery: i64,
-        before: u32,
+        (webhook, delivery): (WebhookId, i64),
+        before: u64,
     ) -> Result<Response, Stop> {
         let mut settled = self.store.settlements();
         let until = Instant::now() + ATTEMPT_WAIT;
         while Instant::now() < until {
             settled.mark_unchanged();
-            let known = self.delivery(webhook, delivery).await?;
-            let logged = u32::try_from(known.log.len()).unwrap_or(u32::MAX);
-            if logged > before.min(ATTEMPTS_SHOWN - 1) {
+            if self.store.attempts_written(delivery).await? > before {
+                let known = self.delivery(webhook, delivery).await?;
                 return Ok(answer(StatusCode::OK, json!(known).to_string()));
             }
             let next = until.min(Instant::now() + LOOK_AGAIN);

@@ -87,7 +87,7 @@ pub(super) struct WebhookPatch {
 pub(super) struct Rotation {
     /// How long the old one signs beside the new one, in seconds; a day if absent, 30 days at most.
     #[schema(value_type = Option<kinds::OverlapSeconds>)]
-    overlap_seconds: Option<u32>,
+    overlap_seconds: Option<f64>,
     /// The new one; one is made if absent.
     #[schema(value_type = Option<kinds::WebhookSecret>)]
     secret: Option<String>,
@@ -314,16 +314,21 @@ pub(super) async fn rotate(
     call: Call<Rotation>,
 ) -> Result<Response, Stop> {
     call.caller.may_change(Role::Admin, Some(&project), Some(&environment))?;
-    let overlap = call.body.overlap_seconds.unwrap_or(OVERLAP_SECONDS);
-    if overlap > OVERLAP_SECONDS_MAX {
-        let detail = format!("`overlap_seconds` must be at most {OVERLAP_SECONDS_MAX} (30 days)");
+    let overlap = call.body.overlap_seconds.unwrap_or_else(|| f64::from(OVERLAP_SECONDS));
+    let in_bounds = (0.0..=f64::from(OVERLAP_SECONDS_MAX)).contains(&overlap);
+    // 600.0 is a whole number, too, as JSON has it.
+    if !in_bounds || overlap.fract() != 0.0 {
+        let detail = format!(
+            "`overlap_seconds` must be a whole number, 0 to {OVERLAP_SECONDS_MAX} (30 days)"
+        );
         return Err(Problem::invalid_field(detail).into());
     }
     let new = call.body.secret.as_deref().map_or_else(|| Ok(new_webhook_secret()), secret)?;
     let id = webhook_id(&webhook)?;
     let (mut change, project, environment) = admin.begin_in(&call, &project, &environment).await?;
     let present = change.webhook(&environment, id).await?;
-    let overlap = i64::from(overlap) * 1_000_000;
+    #[expect(clippy::cast_possible_truncation, reason = "30 days at most")]
+    let overlap = overlap as i64 * 1_000_000;
     change.rotate_webhook_secret((&project, &environment), &present, &new, overlap).await?;
     let webhook = change.webhook(&environment, id).await?;
     let shape = |_: &_| WebhookWithSecret {

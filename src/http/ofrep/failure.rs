@@ -42,9 +42,9 @@ impl Failure {
         Self::new(StatusCode::NOT_FOUND, "FLAG_NOT_FOUND", details)
     }
 
+    /// The environment was deleted this instant; the protocol has no 404 for all flags.
     pub(super) fn gone() -> Self {
-        let details = "the environment was deleted".to_owned();
-        Self::new(StatusCode::NOT_FOUND, "GENERAL", details)
+        Problem::key_unknown().into()
     }
 
     pub(super) fn behind() -> Self {
@@ -79,6 +79,9 @@ impl From<StoreError> for Failure {
 
 impl IntoResponse for Failure {
     fn into_response(self) -> Response {
+        if self.status == StatusCode::UNAUTHORIZED {
+            return Problem::key_unknown().into_response();
+        }
         let mut body = Map::new();
         if let Some(key) = self.key {
             body.insert("key".to_owned(), json!(key));
@@ -93,5 +96,20 @@ impl IntoResponse for Failure {
             headers.insert(RETRY_AFTER, HeaderValue::from(seconds));
         }
         response
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use http::header::WWW_AUTHENTICATE;
+
+    use super::*;
+
+    #[test]
+    fn who_comes_too_late_is_told_that_the_key_opens_nothing() {
+        let response = Failure::gone().of("banner").into_response();
+        assert_eq!(response.status(), 401);
+        assert_eq!(response.headers()[WWW_AUTHENTICATE], "Bearer");
+        assert_eq!(response.headers()[CONTENT_TYPE], "application/problem+json");
     }
 }

@@ -15,6 +15,7 @@ use std::num::NonZeroU32;
 use std::sync::Arc;
 
 use axum::body::Body;
+use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, Request, State};
 use axum::response::{IntoResponse as _, Response};
 use governor::clock::{Clock as _, DefaultClock};
@@ -172,11 +173,16 @@ pub(super) async fn bulk(
 /// One flag for one context.
 pub(super) async fn single(
     State(door): State<Ofrep>,
-    Path(key): Path<String>,
+    key: Result<Path<String>, PathRejection>,
     limits: BodyLimits,
     request: Request,
 ) -> Result<Response, Response> {
     let known = door.admit(request.headers()).map_err(Problem::into_response)?;
+    // No flag has a key that is no UTF-8. It is told as it was asked for: the protocol wants a key.
+    let Ok(Path(key)) = key else {
+        let asked = request.uri().path().rsplit('/').next().unwrap_or_default();
+        return Err(Failure::no_flag(asked).of(asked).into_response());
+    };
     let of_key = |failure: Failure| failure.of(&key).into_response();
     let body = limits.read(request.into_body()).await.map_err(|problem| of_key(problem.into()))?;
     let set = door.newest(&known).await.map_err(of_key)?;

@@ -163,6 +163,13 @@ pub(crate) fn python(script: &str) -> Command {
     command
 }
 
+/// A script of `tests/sdk` for Ruby, with Debian's gems.
+pub(crate) fn ruby(script: &str) -> Command {
+    let mut command = Command::new("ruby");
+    command.arg(format!("{ROOT}/tests/sdk/{script}"));
+    command
+}
+
 /// The program of `tests/sdk/rust`.
 fn rust(client: &str) -> Command {
     let mut command = Command::new(format!("{ROOT}/target/test-rust/debug/flagcast-sdk-tests"));

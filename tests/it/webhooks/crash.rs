@@ -21,6 +21,9 @@ const ENDPOINTS: usize = 50;
 const OF_EVENTS: usize = 10;
 const CRASHES: usize = 5;
 
+/// How long a thousand changes may take beside other tests, with fifty deliveries each.
+const LONG: Duration = Duration::from_mins(4);
+
 #[tokio::test]
 async fn an_attempt_under_way_is_finished_before_the_process_ends() {
     let mut gateway = gateway().start().await;
@@ -78,7 +81,7 @@ async fn nothing_is_lost_however_often_the_process_dies() {
     let mut points: Vec<_> = (0..CRASHES).map(|_| rand::rng().random_range(0..CHANGES)).collect();
     points.sort_unstable();
     for point in &points {
-        eventually(&format!("{points:?}: {point} changes are made"), async || {
+        eventually_within(LONG, &format!("{points:?}: {point} changes are made"), async || {
             (written.load(Ordering::Relaxed) > *point).then_some(())
         })
         .await;
@@ -87,7 +90,7 @@ async fn nothing_is_lost_however_often_the_process_dies() {
         // Who died had claims; nobody has them when their time is over.
         Clock::of(&gateway).await.leap(60).await;
     }
-    eventually_within(Duration::from_mins(2), "every change is made", async || {
+    eventually_within(LONG, "every change is made", async || {
         (written.load(Ordering::Relaxed) == CHANGES).then_some(())
     })
     .await;
@@ -132,7 +135,7 @@ fn write(admin: Admin, path: String) -> Arc<AtomicUsize> {
 /// Waits until no endpoint is owed anything.
 async fn all_told(gateway: &Gateway, receivers: &[Receiver]) {
     let clock = Clock::of(gateway).await;
-    eventually_within(Duration::from_mins(3), "everything is told", async || {
+    eventually_within(LONG, "everything is told", async || {
         let pending: i64 =
             sqlx::query_scalar("SELECT COUNT(*) FROM deliveries WHERE state = 'pending'")
                 .fetch_one(&clock.store)

@@ -56,7 +56,7 @@ CREATE TABLE deliveries (
     created_at       BIGINT  NOT NULL,
     finished_at      BIGINT
 );
-CREATE INDEX deliveries_queue ON deliveries (webhook_id, state, id);
+CREATE INDEX deliveries_queue ON deliveries (webhook_id, state, once, id);
 CREATE INDEX deliveries_due ON deliveries (due_at) WHERE due_at IS NOT NULL;
 CREATE INDEX deliveries_finished ON deliveries (finished_at) WHERE finished_at IS NOT NULL;
 CREATE UNIQUE INDEX deliveries_one_state ON deliveries (webhook_id)
