@@ -2,6 +2,8 @@
 //!
 //! The pictures of a run are in `target/tmp/`, to be looked at.
 
+mod webhooks;
+
 use serde_json::{Value, json};
 
 use crate::harness::driver::Driver;
@@ -20,8 +22,8 @@ impl Browser {
         Self(Driver::chromium("page.js").await)
     }
 
-    async fn obey(&mut self, command: &Value) {
-        self.0.obey(command).await;
+    async fn obey(&mut self, command: &Value) -> Value {
+        self.0.obey(command).await
     }
 
     async fn open(&mut self, window: &str, url: &str) {

@@ -9,6 +9,15 @@
 //   {"do":"click","window":"first","flag":"dark-mode"}
 //   {"do":"expect","window":"first","selector":"…","attribute":"…","value":"…"}
 //   {"do":"see","window":"first","selector":"…","text":"…"}
+//   {"do":"press","window":"first","selector":"…"}         a button, by mouse
+//   {"do":"type","window":"first","selector":"…","key":"Enter"}  a key, where the focus is put first
+//   {"do":"fill","window":"first","selector":"…","text":"…"}
+//   {"do":"select","window":"first","selector":"…","value":"…"}
+//   {"do":"read","window":"first","selector":"…"}          answers with its text
+//   {"do":"vanish","window":"first","selector":"…"}        waits until nothing visible matches
+//   {"do":"count","window":"first","selector":"…"}         answers with how many there are now
+//   {"do":"title","window":"first"}                        answers with the title of the page
+//   {"do":"resize","window":"first","width":400,"height":800}  answers with the width of the content
 //   {"do":"picture","window":"first","path":"….png"}
 // Between them it reports what a page must not do: errors, and requests to other hosts.
 'use strict';
@@ -55,6 +64,11 @@ async function see(page, { selector, text }) {
   await page.locator(selector).filter({ hasText: text }).first().waitFor({ state: 'visible' });
 }
 
+async function resize(page, { width, height }) {
+  await page.setViewportSize({ width, height });
+  return page.evaluate(() => document.documentElement.scrollWidth);
+}
+
 async function signIn(page, { token }) {
   await page.locator(testid('token-input')).fill(token);
   await page.locator(testid('token-submit')).click();
@@ -74,6 +88,24 @@ async function obey(browser, command) {
       return expectAttribute(page, command);
     case 'see':
       return see(page, command);
+    case 'press':
+      return page.locator(command.selector).click();
+    case 'type':
+      return page.locator(command.selector).press(command.key);
+    case 'fill':
+      return page.locator(command.selector).fill(command.text);
+    case 'select':
+      return void (await page.locator(command.selector).selectOption(command.value));
+    case 'read':
+      return page.locator(command.selector).innerText();
+    case 'vanish':
+      return page.locator(`${command.selector}:visible`).first().waitFor({ state: 'detached' });
+    case 'title':
+      return page.title();
+    case 'count':
+      return page.locator(command.selector).count();
+    case 'resize':
+      return resize(page, command);
     case 'picture':
       return void (await page.screenshot({ path: command.path }));
     default:

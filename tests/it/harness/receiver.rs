@@ -30,6 +30,8 @@ pub(crate) enum Reply {
     Status(u16),
     /// The same, with further headers.
     With(u16, Vec<(&'static str, String)>),
+    /// Answers with this status and body.
+    Saying(u16, &'static str),
     /// 200, and says that it has applied this revision.
     Applied(u64),
     /// 200 and a body that is larger than anybody wants.
@@ -218,7 +220,12 @@ fn parse(bytes: &mut Vec<u8>) -> Option<Delivery> {
 
 /// Whether the connection can be used again.
 async fn answer(stream: &mut TcpStream, shared: &Shared, reply: Reply) -> bool {
+    let mut body = "note";
     let (status, headers) = match reply {
+        Reply::Saying(status, text) => {
+            body = text;
+            (status, vec![("content-type", "text/html".to_owned())])
+        }
         Reply::Status(status) => (status, Vec::new()),
         Reply::With(status, headers) => (status, headers),
         Reply::Applied(revision) => {
@@ -257,11 +264,11 @@ async fn answer(stream: &mut TcpStream, shared: &Shared, reply: Reply) -> bool {
             return false;
         }
     };
-    let mut text = format!("HTTP/1.1 {status} X\r\ncontent-length: 4\r\n");
+    let mut text = format!("HTTP/1.1 {status} X\r\ncontent-length: {}\r\n", body.len());
     for (name, value) in headers {
         text.extend([name, ": ", &value, "\r\n"]);
     }
-    text.push_str("\r\nnote");
+    text.extend(["\r\n", body]);
     stream.write_all(text.as_bytes()).await.is_ok()
 }
 

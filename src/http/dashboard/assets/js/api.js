@@ -47,6 +47,7 @@ export function createApi(token, onRefused = () => {}) {
     get: (target, options) => send("GET", target, options),
     post: (target, body, options) => send("POST", target, { ...options, body }),
     patch: (target, body, options) => send("PATCH", target, { ...options, body }),
+    delete: (target, options) => send("DELETE", target, options),
 
     /** Every item of a list, page after page. */
     async list(target, { signal, query } = {}) {

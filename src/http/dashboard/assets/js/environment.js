@@ -3,11 +3,13 @@
 
 import { environmentPath, path } from "./api.js";
 import { settleClick, withChanges, withClick, withPing, withServerPings } from "./pings.js";
+import { LIVE_VIEWS } from "./route.js";
 import { without } from "./state.js";
 import { FlagSetReader, PingStream } from "./stream.js";
 import { coalesced, poll } from "./timing.js";
 import { textOf } from "./value.js";
 import { duration } from "./format.js";
+import { openWebhooks } from "./webhooks.js";
 
 const STREAMS_EVERY_MS = 2000;
 const DETAILS_GAP_MS = 500;
@@ -95,7 +97,7 @@ export function openEnvironment({ api, store, project, environment }) {
   }, STREAMS_EVERY_MS, isLiveShown, signal);
 
   function isLiveShown() {
-    return document.visibilityState === "visible" && store.get().route.view !== "audit";
+    return document.visibilityState === "visible" && LIVE_VIEWS.includes(store.get().route.view);
   }
 
   function healIfBehind(revision) {
@@ -192,6 +194,7 @@ export function openEnvironment({ api, store, project, environment }) {
       return;
     }
     streamsPoll.soon();
+    webhooks.refresh();
     if (!stream.isOpen) reopen();
   }
 
@@ -199,6 +202,8 @@ export function openEnvironment({ api, store, project, environment }) {
     set({ connection: "connecting" });
     stream.open();
   }
+
+  const webhooks = openWebhooks({ api, store, set, base, signal });
 
   document.addEventListener("visibilitychange", onVisibility, { signal });
   addEventListener("online", reopen, { signal });
@@ -211,6 +216,7 @@ export function openEnvironment({ api, store, project, environment }) {
     createFeature,
     refreshAudit: () => readAudit(false),
     moreAudit: () => readAudit(true),
+    webhooks,
     close() {
       clearTimeout(hiddenTimer);
       ending.abort();

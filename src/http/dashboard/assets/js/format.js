@@ -19,6 +19,13 @@ export function timeOfDay(at) {
   return clock.format(new Date(at));
 }
 
+/** A time as text, with the date when that is not today. */
+export function moment(at) {
+  const day = dayUnlessToday(at);
+  const time = timeOfDay(at).slice(0, 8);
+  return day ? `${day}, ${time}` : time;
+}
+
 /** Date without time, for a day that is not today; else nothing. */
 export function dayUnlessToday(at) {
   const date = new Date(at);

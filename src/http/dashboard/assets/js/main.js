@@ -26,6 +26,7 @@ const actions = {
   createFeature: (feature) => opened?.work.createFeature(feature),
   refreshAudit: () => opened?.work.refreshAudit(),
   moreAudit: () => opened?.work.moreAudit(),
+  webhooks: () => opened?.work.webhooks,
 };
 
 async function signIn(token) {

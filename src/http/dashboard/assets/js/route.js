@@ -4,8 +4,12 @@
 export const VIEWS = [
   { key: "flags", title: "Flags" },
   { key: "live", title: "Listeners & pings" },
+  { key: "webhooks", title: "Webhooks" },
   { key: "audit", title: "Audit" },
 ];
+
+/** The views that show who is listening. */
+export const LIVE_VIEWS = ["flags", "live"];
 
 /** Reads the address bar; parts that are missing are null. */
 export function readRoute(hash = location.hash) {

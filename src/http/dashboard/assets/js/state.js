@@ -12,6 +12,18 @@ export const INITIAL = {
   notice: null, // {kind, text, secret}
 };
 
+/** The log of deliveries of an endpoint, while none is open. */
+export const BLANK_LOG = {
+  webhook: null, // whose log it is
+  state: "", // only deliveries in this state; all if empty
+  items: null, // null: not read yet
+  wanted: 0, // rows to show
+  more: false, // whether there are older ones
+  opened: {}, // by delivery: its attempts {detail, busy, error}
+  recovered: null, // how many were put back into the queue
+  error: null,
+};
+
 /** What belongs to the chosen environment; it is blank again when another one is chosen. */
 export const BLANK_ENVIRONMENT = {
   environment: null,
@@ -27,6 +39,9 @@ export const BLANK_ENVIRONMENT = {
   streams: null,
   streamsError: null,
   audit: { items: null, cursor: null, busy: false, error: null },
+  webhooks: { items: null, error: null },
+  webhookNotes: {}, // by endpoint, what was done to it here: {busy, error, said, secret}
+  deliveries: BLANK_LOG,
 };
 
 /** Makes a store. Watchers run once per task, after all changes of that task. */
@@ -70,6 +85,11 @@ export function createStore(initial) {
 /** Whether the signed-in token may change flags. */
 export function mayEdit(caller) {
   return caller !== null && caller.role !== "viewer";
+}
+
+/** Whether it may make, change and delete webhooks. */
+export function mayAdminister(caller) {
+  return caller?.role === "admin";
 }
 
 /** A copy of `map` without `key`. */

@@ -3,13 +3,14 @@
 // route names are visible, so switching does not flicker.
 
 import { copyButton, el, keyed, setAttr, setText, show, svg } from "../dom.js";
-import { VIEWS, routeHash } from "../route.js";
+import { LIVE_VIEWS, VIEWS, routeHash } from "../route.js";
 import { auditView } from "./audit.js";
 import { flagsView } from "./flags.js";
 import { connectCard, listenersCard } from "./listeners.js";
 import { pingsCard, serverPingsCard } from "./pings.js";
 import { setupView } from "./setup.js";
 import { signInView } from "./sign-in.js";
+import { webhooksView } from "./webhooks.js";
 
 const CONNECTION_TEXT = { connecting: "connecting", open: "live", reconnecting: "reconnecting" };
 
@@ -146,16 +147,18 @@ function mainView(store, actions) {
   const flags = flagsView(store, actions);
   const live = el("div", { class: "live" },
     listenersCard(store), pingsCard(store), connectCard(store), serverPingsCard(store));
+  const webhooks = webhooksView(store, actions);
   const audit = auditView(store, actions);
   const loading = el("p", { class: "loading", text: "Loading…" });
-  const main = el("main", {}, loading, setup, flags, live, audit);
+  const main = el("main", {}, loading, setup, flags, live, webhooks, audit);
   store.watch((s) => [s.route, s.environment, s.environments], ({ view }, environment, environments) => {
     const there = environment !== null;
     setAttr(main, "data-view", there ? view : "setup");
     show(loading, !there && environments === null);
     show(setup, !there && environments !== null);
     show(flags, there && view === "flags");
-    show(live, there && view !== "audit");
+    show(live, there && LIVE_VIEWS.includes(view));
+    show(webhooks, there && view === "webhooks");
     show(audit, there && view === "audit");
   });
   return main;
