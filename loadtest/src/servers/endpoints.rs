@@ -23,9 +23,9 @@ impl Gateway {
     ) -> anyhow::Result<Endpoint> {
         let path = format!("{}/webhooks", environment.path());
         let body = json!({ "url": url, "mode": mode }).to_string();
-        let made = self.admin.send("POST", &path, "", &body)?.json()?;
-        let id = made["id"].as_i64().context("an endpoint has no id")?;
-        let secret = made["secret"].as_str().context("an endpoint has no secret")?.to_owned();
+        let answer = self.admin.send("POST", &path, "", &body)?.json()?;
+        let id = answer["id"].as_i64().context("an endpoint has no id")?;
+        let secret = answer["secret"].as_str().context("an endpoint has no secret")?.to_owned();
         Ok(Endpoint { path: format!("{path}/{id}"), secret })
     }
 
