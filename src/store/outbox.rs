@@ -262,17 +262,18 @@ async fn drop_oldest(
 }
 
 /// Owes an endpoint that is behind the newest state, from `due` on; nothing if anything waits, because
-/// that tells as much.
+/// that tells as much. Tells whether it did.
 pub(super) async fn owe_again(
     connection: &mut Connection,
     id: WebhookId,
     at: (Stamp, i64),
     due: i64,
-) -> Result<(), StoreError> {
-    match waiting(connection, id, "").await? {
-        0 => insert_state(connection, id, at, Some(due)).await,
-        _ => Ok(()),
+) -> Result<bool, StoreError> {
+    if waiting(connection, id, "").await? > 0 {
+        return Ok(false);
     }
+    insert_state(connection, id, at, Some(due)).await?;
+    Ok(true)
 }
 
 /// Owes an endpoint that was not told of events the newest state, behind what waits.

@@ -74,6 +74,9 @@ class Keeper:
                 # At the end in any case: who waits for a swap is told of it before this thread is.
                 if swapped or closed:
                     self._save()
+                    # So that the next look sees whether it is there, and not only whether the
+                    # store is as it was before.
+                    self._seen = self
                 if swapped:
                     self._tell()
                 if not closed:

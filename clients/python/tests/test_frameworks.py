@@ -218,7 +218,7 @@ class Frameworks(WithWorld):
 
         # It is stored off the path of the delivery, so a moment later.
         copy = Path(self.environment["FLAGCAST_COPY"])
-        eventually("it is stored", lambda: '"revision":2' in copy.read_text())
+        eventually("it is stored", lambda: copy.exists() and '"revision":2' in copy.read_text())
         self.gateway.stop()
         self.assertEqual(flag(server), night)
         server.stop()

@@ -1,6 +1,7 @@
 //! The command line.
 
 mod cdn;
+mod webhooks;
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -8,10 +9,11 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use self::cdn::CdnArgs;
+use self::webhooks::WebhooksArgs;
 use crate::machine::{Kernel, watch};
 use crate::modes::{compare, crowd, engine, evaluate, fanout, reads, refetch, slow, soak, storm};
 use crate::output::deliver;
-use crate::servers::{Kind, Setup, run_axum_sse, run_bare_loop};
+use crate::servers::{Kind, Setup, run_axum_sse, run_bare_loop, run_bare_sender};
 
 /// Where Debian puts nginx, which is not in everybody's path.
 const NGINX: &str = "/usr/sbin/nginx";
@@ -46,12 +48,17 @@ enum Command {
     Evaluate(EvaluateArgs),
     /// The time of one personal flag set without HTTP, beside the official engine.
     Engine(EngineArgs),
+    /// Webhooks to many local receivers, beside a bare sender; and from a change to a receiver at rest.
+    Webhooks(WebhooksArgs),
     /// A server with its share of a crowd of streams; started by `fanout --processes`.
     #[command(hide = true)]
     Worker(WorkerArgs),
     /// The least that a server of event streams can do; started as a peer.
     #[command(hide = true)]
     BareLoop,
+    /// The least that a sender of webhooks can do; started as a peer.
+    #[command(hide = true)]
+    BareSender,
     /// A server of event streams on axum; started as a peer.
     #[command(hide = true)]
     AxumSse,
@@ -265,6 +272,7 @@ impl Cli {
         match self.command {
             // The peers live in what their parent prepared.
             Command::BareLoop => return run_bare_loop(),
+            Command::BareSender => return run_bare_sender(),
             Command::AxumSse => return run_axum_sse(),
             Command::Worker(args) => return args.run(),
             _ => {}
@@ -272,7 +280,9 @@ impl Cli {
         let kernel = Kernel::prepare();
         watch(kernel.changed())?;
         match self.command {
-            Command::BareLoop | Command::AxumSse | Command::Worker(_) => Ok(()),
+            Command::BareLoop | Command::BareSender | Command::AxumSse | Command::Worker(_) => {
+                Ok(())
+            }
             Command::Fanout(args) => args.run(),
             Command::Storm(args) => args.run(),
             Command::Slow(args) => args.run(&kernel),
@@ -283,6 +293,7 @@ impl Cli {
             Command::Reads(args) => args.run(),
             Command::Evaluate(args) => args.run(),
             Command::Engine(args) => args.run(),
+            Command::Webhooks(args) => args.run(),
         }
     }
 }

@@ -35,6 +35,20 @@ pub(crate) fn memory(pids: &[u32]) -> anyhow::Result<u64> {
     Ok(bytes)
 }
 
+/// Memory of a process that is resident, and its largest since [`forget_peak`], in bytes.
+pub(crate) fn resident(pid: u32) -> anyhow::Result<(u64, u64)> {
+    let path = format!("/proc/{pid}/status");
+    let text = fs::read_to_string(&path).with_context(|| format!("cannot read {path}"))?;
+    let line = |name| kib(&text, name).with_context(|| format!("{path} has no {name}"));
+    Ok((line("VmRSS:")?, line("VmHWM:")?))
+}
+
+/// Lets the largest memory of a process begin anew.
+pub(crate) fn forget_peak(pid: u32) -> anyhow::Result<()> {
+    let path = format!("/proc/{pid}/clear_refs");
+    fs::write(&path, "5").with_context(|| format!("cannot write {path}"))
+}
+
 /// CPU time that the processes have used, in nanoseconds.
 pub(crate) fn cpu_time(pids: &[u32]) -> anyhow::Result<u64> {
     let mut nanoseconds = 0;
@@ -238,6 +252,8 @@ mod tests {
     fn this_process_uses_memory_and_time() {
         let me = [std::process::id()];
         assert!(memory(&me).unwrap() > 0 && cpu_time(&me).unwrap() > 0);
+        let (resident, peak) = resident(me[0]).unwrap();
+        assert!(0 < resident && resident <= peak);
         assert_eq!(family(me[0])[0], me[0]);
         assert!(descriptors(me[0]).unwrap() > 2 && slab().unwrap() > 0);
     }

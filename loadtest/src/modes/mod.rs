@@ -14,3 +14,4 @@ pub(crate) mod slow;
 pub(crate) mod soak;
 pub(crate) mod storm;
 mod times;
+pub(crate) mod webhooks;

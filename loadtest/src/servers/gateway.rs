@@ -72,6 +72,12 @@ impl Setup {
         self
     }
 
+    /// The same, whose webhooks may come to loopback.
+    pub(crate) fn with_local_webhooks(mut self) -> Self {
+        self.settings.push(("webhook.allowed_targets", "127.0.0.0/8".to_owned()));
+        self
+    }
+
     /// The settings, for the report.
     pub(crate) fn json(&self) -> Json {
         let settings = self.settings.iter().map(|(name, value)| ((*name).to_owned(), json!(value)));
@@ -126,7 +132,7 @@ impl Environment {
     }
 
     /// The management API's path of it.
-    fn path(&self) -> String {
+    pub(super) fn path(&self) -> String {
         format!("/admin/v1/projects/{}/environments/{}", self.project, self.key)
     }
 }
@@ -259,6 +265,15 @@ impl Gateway {
     /// Where it tells its metrics.
     pub(crate) fn meter(&self) -> Meter {
         Meter(self.ops)
+    }
+
+    /// What its store takes on the disk, in bytes.
+    pub(crate) fn store_bytes(&self) -> anyhow::Result<u64> {
+        let mut bytes = 0;
+        for file in std::fs::read_dir(self.store.path()).context("the store is gone")? {
+            bytes += file?.metadata()?.len();
+        }
+        Ok(bytes)
     }
 
     fn post(&mut self, path: &str, body: &Json) -> anyhow::Result<Json> {

@@ -3,7 +3,9 @@
 
 mod axum_sse;
 mod bare_loop;
+mod bare_sender;
 mod control;
+mod endpoints;
 mod flips;
 mod gateway;
 mod meter;
@@ -16,6 +18,8 @@ mod varnish;
 
 pub(crate) use axum_sse::run as run_axum_sse;
 pub(crate) use bare_loop::run as run_bare_loop;
+pub(crate) use bare_sender::{BareSender, run as run_bare_sender};
+pub(crate) use endpoints::Endpoint;
 pub(crate) use flips::Flips;
 pub(crate) use gateway::{Environment, Gateway, Setup};
 pub(crate) use meter::{Meter, Reading};
