@@ -12,8 +12,7 @@ NPM_FOLDERS := tests/sdk tests/sdk/openfeature-server
 RUST_CLIENTS := tests/sdk/rust/Cargo.toml
 RUST_CLIENTS_OPTIONS := --target-dir target/test-rust --locked
 # Black-box tests that open no stream.
-NO_STREAMS := command_line divergences evaluate flipper matrix openapi receiver_node receiver_python \
-	receiver_ruby receiver_rust webhooks
+NO_STREAMS := command_line divergences evaluate flipper matrix openapi receivers webhooks
 
 # The black-box tests mostly wait for clients, so they share the cores.
 export RUST_TEST_THREADS ?= 4
