@@ -102,7 +102,8 @@ mod tests {
             }
             let planned: Vec<_> = PAUSES.iter().map(|pause| spread(*pause, jitter)).collect();
             assert_eq!(pauses[..10], planned, "jitter {jitter}");
-            assert!(pauses[10..].is_sorted() && pauses[10] >= spread(24 * HOUR, jitter));
+            // Jitter may have shortened the plan; then its last pause comes once more.
+            assert!(pauses[10..].is_sorted() && pauses[11] >= spread(24 * HOUR, jitter));
             assert!(pauses.last().unwrap() <= &spread(72 * HOUR, jitter));
         }
         let sum: i64 = PAUSES.iter().sum();
