@@ -23,7 +23,7 @@ const PAUSES: [i64; 10] = [
     5 * HOUR,
     10 * HOUR,
     14 * HOUR,
-    16 * HOUR,
+    17 * HOUR,
 ];
 
 /// Pauses between probes of an endpoint that has failed.
