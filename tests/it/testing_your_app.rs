@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::process::Command;
 
-use crate::harness::process::Process;
+use crate::harness::process::{BUILD, Process, cargo};
 
 const ROOT: &str = env!("CARGO_MANIFEST_DIR");
 
@@ -11,7 +11,8 @@ const ROOT: &str = env!("CARGO_MANIFEST_DIR");
 async fn run(name: &str, mut command: Command) {
     command.env("FLAGCAST", env!("CARGO_BIN_EXE_flagcast")).current_dir(ROOT);
     let mut process = Process::spawn(name, command);
-    let status = process.exited().await;
+    // The one in Rust is compiled first.
+    let status = process.exited_within(BUILD).await;
     let (said, more) = (process.stdout.tail(60), process.stderr.tail(60));
     assert!(status.success(), "{name}: {status}\n{said}\n{more}");
     let ran = said.contains("pass 3") || said.contains("pass 2") || more.contains("Ran 3 tests");
@@ -52,7 +53,7 @@ async fn the_examples_for_node_and_browser_code_run() {
 
 #[tokio::test]
 async fn the_example_for_rust_runs() {
-    let mut command = Command::new("cargo");
+    let mut command = cargo();
     command.args(["test", "--locked", "--manifest-path", "tests/sdk/rust/Cargo.toml"]);
     command.args(["--target-dir", "target/test-rust", "--test", "flags"]);
     run("cargo test", command).await;

@@ -12,6 +12,25 @@ use serde_json::Value;
 
 use super::{SOON, eventually_within};
 
+/// How long a program may be built that a test needs, beside other tests.
+pub(crate) const BUILD: Duration = Duration::from_mins(5);
+
+/// What cargo tells a test of its own package. Libraries that look at it when they are built would seem
+/// to have changed, and a cargo that a test starts would build them all again, in every run.
+const OF_THIS_RUN: [&str; 5] =
+    ["CARGO_BIN_", "CARGO_CRATE_", "CARGO_MANIFEST_", "CARGO_PKG_", "CARGO_PRIMARY_"];
+
+/// A cargo that a test starts.
+pub(crate) fn cargo() -> Command {
+    let mut command = Command::new(env!("CARGO"));
+    for (name, _) in std::env::vars() {
+        if OF_THIS_RUN.iter().any(|prefix| name.starts_with(prefix)) {
+            command.env_remove(name);
+        }
+    }
+    command
+}
+
 /// What a process has written to one of its outputs so far.
 #[derive(Clone, Default)]
 pub(crate) struct Lines(Arc<Mutex<Vec<String>>>);
