@@ -3,6 +3,7 @@
 //! Parts get a handle to what they measure; nothing else in the program names a metric. Labels have
 //! few values: no client, address or environment is one.
 
+mod cdn;
 mod tables;
 mod webhook;
 
@@ -15,6 +16,7 @@ use metrics_exporter_prometheus::{
     Matcher, PrometheusBuilder, PrometheusHandle, PrometheusRecorder,
 };
 
+pub use cdn::{CanaryEnd, CanaryMetrics, CanaryStream, PurgeMetrics, PurgeOutcome};
 pub use webhook::WebhookMetrics;
 
 use tables::{
@@ -166,114 +168,6 @@ pub struct FeedMetrics {
     pub lag: Gauge,
     /// Reads of the feed that failed.
     pub errors: Counter,
-}
-
-/// What purging caches measures.
-#[derive(Clone, Debug)]
-pub struct PurgeMetrics {
-    durations: [Histogram; PurgeOutcome::ALL.len()],
-}
-
-/// How a purge ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum PurgeOutcome {
-    /// Every cache has forgotten.
-    Done,
-    /// A cache said no, or could not be reached.
-    Failed,
-    /// A cache did not answer in time.
-    Timeout,
-}
-
-impl PurgeOutcome {
-    /// Every outcome, in the order of their numbers.
-    const ALL: [Self; 3] = [Self::Done, Self::Failed, Self::Timeout];
-
-    fn as_str(self) -> &'static str {
-        match self {
-            Self::Done => "done",
-            Self::Failed => "failed",
-            Self::Timeout => "timeout",
-        }
-    }
-}
-
-impl PurgeMetrics {
-    /// Records a purge that ended.
-    pub fn record(&self, outcome: PurgeOutcome, duration: Duration) {
-        self.durations[outcome as usize].record(duration);
-    }
-}
-
-/// What the canary measures.
-#[derive(Clone, Debug)]
-pub struct CanaryMetrics {
-    /// From the commit of a change to its ping, at our own public URL.
-    pub arrival: Histogram,
-    /// From the commit of a change to its flags there.
-    pub refetch: Histogram,
-    /// Changes that did not arrive.
-    pub missed: Counter,
-    /// Reads that were answered with older flags than asked for.
-    pub stale: Counter,
-    /// Reads that failed.
-    pub read_failures: Counter,
-    open: Gauge,
-    ends: [Counter; CanaryEnd::ALL.len()],
-}
-
-/// How a stream of the canary ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum CanaryEnd {
-    /// Cleanly, as they all do.
-    Planned,
-    /// Within a second: a cache hands out a recording.
-    Replayed,
-    /// Broken off: a restart, or a hop that cuts.
-    Cut,
-    /// Nothing came, not even heartbeats.
-    Silent,
-    /// There was none.
-    Refused,
-}
-
-impl CanaryEnd {
-    /// Every end, in the order of their numbers.
-    const ALL: [Self; 5] = [Self::Planned, Self::Replayed, Self::Cut, Self::Silent, Self::Refused];
-
-    fn as_str(self) -> &'static str {
-        match self {
-            Self::Planned => "planned",
-            Self::Replayed => "replayed",
-            Self::Cut => "cut",
-            Self::Silent => "silent",
-            Self::Refused => "refused",
-        }
-    }
-}
-
-/// An open stream of the canary. Dropping it counts it no more.
-#[derive(Debug)]
-pub struct CanaryStream(Gauge);
-
-impl Drop for CanaryStream {
-    fn drop(&mut self) {
-        self.0.decrement(1.0);
-    }
-}
-
-impl CanaryMetrics {
-    /// Counts a stream while it is open.
-    #[must_use]
-    pub fn open(&self) -> CanaryStream {
-        self.open.increment(1.0);
-        CanaryStream(self.open.clone())
-    }
-
-    /// Counts the end of a stream.
-    pub fn ended(&self, end: CanaryEnd) {
-        self.ends[end as usize].increment(1);
-    }
 }
 
 /// What the evaluation counter measures.
@@ -447,34 +341,6 @@ impl Metrics {
         FeedMetrics {
             lag: self.gauge("flagcast_change_feed_lag_seconds", &[]),
             errors: self.counter("flagcast_change_feed_errors_total", &[]),
-        }
-    }
-
-    /// Handles for purging caches.
-    #[must_use]
-    pub fn purge(&self) -> PurgeMetrics {
-        let durations = PurgeOutcome::ALL.map(|outcome| {
-            let outcome = [("outcome", outcome.as_str().to_owned())];
-            self.histogram("flagcast_purge_duration_seconds", &outcome)
-        });
-        PurgeMetrics { durations }
-    }
-
-    /// Handles for the canary.
-    #[must_use]
-    pub fn canary(&self) -> CanaryMetrics {
-        let ends = CanaryEnd::ALL.map(|end| {
-            let end = [("end", end.as_str().to_owned())];
-            self.counter("flagcast_canary_stream_ends_total", &end)
-        });
-        CanaryMetrics {
-            arrival: self.histogram("flagcast_canary_arrival_seconds", &[]),
-            refetch: self.histogram("flagcast_canary_refetch_seconds", &[]),
-            missed: self.counter("flagcast_canary_missed_total", &[]),
-            stale: self.counter("flagcast_canary_stale_total", &[]),
-            read_failures: self.counter("flagcast_canary_read_failures_total", &[]),
-            open: self.gauge("flagcast_canary_streams_open", &[]),
-            ends,
         }
     }
 

@@ -5,7 +5,6 @@
 //! time. No transaction is open while a request is under way.
 
 use std::collections::HashSet;
-use std::sync::Arc;
 
 use sqlx::Row as _;
 use sqlx::any::AnyRow;
@@ -139,10 +138,10 @@ impl Store {
         Ok(())
     }
 
-    /// Completes when attempts were written since `seen` was taken.
+    /// Changes whenever attempts were written by this process.
     #[must_use]
     pub fn settlements(&self) -> tokio::sync::watch::Receiver<u64> {
-        Arc::clone(&self.settled).subscribe()
+        self.settled.subscribe()
     }
 }
 

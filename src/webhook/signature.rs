@@ -9,6 +9,7 @@ use base64::engine::general_purpose::STANDARD as BASE64;
 use ring::hmac;
 
 use crate::model::{Secret, WEBHOOK_SECRET_PREFIX};
+use crate::store::keys::hex;
 
 /// What is signed.
 #[derive(Clone, Copy, Debug)]
@@ -66,10 +67,6 @@ fn sign(key: &[u8], parts: &[&str]) -> Vec<u8> {
     context.sign().as_ref().to_vec()
 }
 
-fn hex(bytes: &[u8]) -> String {
-    crate::store::keys::hex(bytes)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -108,7 +105,7 @@ mod tests {
         assert_eq!(value(&both, github), value(&alone, github));
     }
 
-    /// As `facts` of Flagsmith's own code: `json.dumps(…, sort_keys=True)` and a plain HMAC.
+    /// As Flagsmith's own code signs: `json.dumps(…, sort_keys=True)` and a plain HMAC.
     #[test]
     fn flagsmiths_known_signature_comes_out() {
         let body = r#"{"data": {"a": 1}, "event_type": "FLAG_UPDATED"}"#;
