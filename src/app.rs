@@ -81,7 +81,7 @@ impl Source {
         match self {
             Self::Store { .. } => Ok(Store::open(&settings.store)
                 .await
-                .with_context(|| format!("cannot open the store {}", settings.store.url))?
+                .with_context(|| format!("cannot open the store {}", settings.store.shown_url()))?
                 .with_secrets_key(&settings.secrets.key)),
             Self::Fixture(_) => Store::in_memory().await.context("cannot make a store in memory"),
         }
@@ -120,7 +120,11 @@ impl App {
         let (hub, streams) = start_streams(&settings, &metrics, &shutdown)
             .context("cannot start the fan-out shards")?;
         let limits = &settings.limits;
-        let bounds = Bounds { bytes: limits.flagset_bytes, waiting: limits.reads_waiting };
+        let bounds = Bounds {
+            bytes: limits.flagset_bytes,
+            waiting: limits.reads_waiting,
+            check: Duration::from_millis(settings.store.check_timeout_ms),
+        };
         let flagsets = FlagSets::new(store.clone(), bounds, metrics.flagset());
         let directory = Arc::new(Directory::default());
         let evaluations = Arc::new(Evaluations::new(metrics.analytics()));
