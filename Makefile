@@ -61,6 +61,7 @@ test-packages:
 	for package in puma ruby-flipper ruby-minitest ruby-rack ruby-sinatra ruby-webrick; do \
 		dpkg -s $$package > /dev/null 2>&1 || missing="$$missing $$package"; \
 	done; \
+	ls /usr/lib/postgresql/*/bin/initdb > /dev/null 2>&1 || missing="$$missing postgresql"; \
 	[ -x /usr/sbin/varnishd ] || missing="$$missing varnish"; \
 	[ -x /usr/sbin/nginx ] || missing="$$missing nginx-light"; \
 	[ -x /usr/sbin/squid ] || missing="$$missing squid"; \

@@ -6,7 +6,8 @@ use std::process::{Command, Stdio};
 use sqlx::{Connection as _, Executor as _, PgConnection};
 
 use crate::harness::eventually;
-use crate::harness::postgres::{Cluster, Stop};
+use crate::harness::postgres::{Cluster, Stop, url_at};
+use crate::harness::relay::Relay;
 use crate::harness::store::Database;
 
 /// Set for the process that is killed: the file where it tells of its cluster.
@@ -69,8 +70,7 @@ async fn a_synchronous_standby_has_all_when_it_is_promoted() {
     }
     primary.kill().await;
     standby.promote().await;
-    let path = database.rsplit('/').next().unwrap();
-    let there = standby.url(path);
+    let there = url_at(&database, standby.address());
     assert_eq!(numbers(&there).await.unwrap(), (1..=20).collect::<Vec<_>>());
     add(&there, 21).await.unwrap();
 }
@@ -80,8 +80,7 @@ async fn another_standby_may_lack_what_came_last() {
     let primary = Cluster::start().await;
     let database = primary.create_database().await;
     let standby = primary.standby(false).await;
-    let path = database.rsplit('/').next().unwrap();
-    let there = standby.url(path);
+    let there = url_at(&database, standby.address());
     add(&database, 1).await.unwrap();
     eventually("the standby has it", async || numbers(&there).await.ok()).await;
     assert!(add(&there, 2).await.unwrap_err().to_string().contains("read-only"));
@@ -90,6 +89,45 @@ async fn another_standby_may_lack_what_came_last() {
     primary.stop(Stop::Fast).await;
     standby.promote().await;
     assert_eq!(numbers(&there).await.unwrap(), [1]);
+}
+
+#[tokio::test]
+async fn a_relay_leads_to_whoever_has_taken_over() {
+    let primary = Cluster::start().await;
+    let database = primary.create_database().await;
+    let standby = primary.standby(true).await;
+    let relay = Relay::start(primary.address()).await;
+    let url = url_at(&database, relay.address());
+    add(&url, 1).await.unwrap();
+    let mut session = PgConnection::connect(&url).await.unwrap();
+    relay.break_down();
+    assert!(session.ping().await.is_err());
+    assert!(numbers(&url).await.is_err());
+    primary.kill().await;
+    standby.promote().await;
+    relay.lead_to(standby.address());
+    add(&url, 2).await.unwrap();
+    assert_eq!(numbers(&url).await.unwrap(), [1, 2]);
+}
+
+#[tokio::test]
+async fn a_relay_holds_answers_of_what_is_done() {
+    let cluster = Cluster::start().await;
+    let database = cluster.create_database().await;
+    let relay = Relay::start(cluster.address()).await;
+    add(&database, 1).await.unwrap();
+    let mut session = PgConnection::connect(&url_at(&database, relay.address())).await.unwrap();
+    session.ping().await.unwrap();
+    relay.hold_answers(true);
+    let mut adding = Box::pin(session.execute("INSERT INTO numbers VALUES (2)"));
+    tokio::select! {
+        answer = &mut adding => panic!("{answer:?}"),
+        () = eventually("it is done", async || {
+            (numbers(&database).await.unwrap() == [1, 2]).then_some(())
+        }) => {}
+    }
+    relay.hold_answers(false);
+    adding.await.unwrap();
 }
 
 /// The directory and the server are gone when the test process is, in whatever way.

@@ -5,7 +5,7 @@
 //! published clients (`client` for those that tell what they see, `driver` for those that do as they
 //! are told, a browser among them), a network that can be broken (`proxy`), hops that play a part
 //! (`script`) or are real (`daemon`, `varnish`), TLS (`secure`), databases and the store seen from beside
-//! (`store`), and servers of PostgreSQL that can fail (`postgres`). Nothing here sleeps for luck: every
+//! (`store`), and servers of PostgreSQL that can fail (`postgres`, behind a `relay`). Nothing here sleeps for luck: every
 //! wait has a condition and a deadline.
 
 pub(crate) mod admin;
@@ -24,6 +24,7 @@ pub(crate) mod proxy;
 pub(crate) mod purged;
 pub(crate) mod raw;
 pub(crate) mod receiver;
+pub(crate) mod relay;
 pub(crate) mod rollout;
 pub(crate) mod script;
 pub(crate) mod secure;

@@ -13,6 +13,7 @@ use std::process::{Child, Command, Stdio};
 
 use sqlx::{Connection as _, Executor as _, PgConnection};
 use tokio::task::spawn_blocking;
+use url::Url;
 
 use super::daemon::{free_port, open_directory};
 use super::eventually;
@@ -272,6 +273,13 @@ impl Drop for Cluster {
         // An error would mean that nobody is there to wait for.
         drop(self.keeper.wait());
     }
+}
+
+/// The URL of the same database when the server is found at another port of this machine.
+pub(crate) fn url_at(url: &str, address: SocketAddr) -> String {
+    let mut url = Url::parse(url).unwrap();
+    url.set_port(Some(address.port())).unwrap();
+    url.into()
 }
 
 fn data(directory: &Path) -> PathBuf {
