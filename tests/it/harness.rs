@@ -40,6 +40,7 @@ use std::path::Path;
 use std::process::{Command, ExitStatus};
 use std::time::{Duration, Instant};
 
+use futures_util::future::join_all;
 use serde_json::Value;
 use sqlx::AnyConnection;
 use tempfile::TempDir;
@@ -83,6 +84,7 @@ pub(crate) async fn eventually_within<T>(
 }
 
 /// What a gateway is started with; `Gateway::builder` begins one.
+#[derive(Clone)]
 pub(crate) struct Builder {
     settings: BTreeMap<String, String>,
     arguments: Vec<&'static str>,
@@ -113,6 +115,12 @@ impl Builder {
     pub(crate) fn postgres(mut self) -> Self {
         self.postgres = true;
         self
+    }
+
+    /// Starts so many gateways at once, all with the store at `url`.
+    pub(crate) async fn nodes(self, count: usize, url: &str) -> Vec<Gateway> {
+        let node = self.set("store.url", url);
+        join_all((0..count).map(|_| node.clone().start())).await
     }
 
     /// Starts the gateway in an empty directory of its own and waits until it listens.

@@ -31,6 +31,7 @@ mod identities;
 mod listen;
 mod management;
 mod matrix;
+mod nodes;
 mod ofrep;
 mod openapi;
 mod openfeature;
