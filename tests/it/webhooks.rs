@@ -14,7 +14,7 @@ mod state;
 
 use reqwest::Method;
 use serde_json::{Value, json};
-use sqlx::AnyPool;
+use sqlx::{AnyPool, Executor as _};
 
 use crate::harness::admin::{Admin, Environment};
 use crate::harness::receiver::Receiver;
@@ -129,6 +129,11 @@ impl Clock {
             ("attempts", &["at"]),
         ];
         let mut transaction = self.store.begin().await.unwrap();
+        if transaction.backend_name() == "PostgreSQL" {
+            // Endpoints first and in their order, as the gateway does: nobody waits crosswise.
+            let first = "SELECT id FROM webhooks ORDER BY id FOR UPDATE";
+            transaction.execute(first).await.unwrap();
+        }
         for (table, columns) in columns {
             let moved: Vec<_> =
                 columns.iter().map(|column| format!("{column} = {column} - $1")).collect();

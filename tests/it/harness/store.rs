@@ -9,6 +9,7 @@ use tokio::sync::OnceCell;
 use url::Url;
 use uuid::Uuid;
 
+use super::eventually;
 use super::postgres::Cluster;
 
 /// Whether gateways of this run have their stores in PostgreSQL.
@@ -100,8 +101,17 @@ pub(crate) async fn begin_alone(store: &mut AnyConnection) {
         return;
     }
     let tables = "SELECT tablename::text FROM pg_tables
-        WHERE schemaname = 'public' AND tablename <> '_sqlx_migrations' ORDER BY tablename";
+        WHERE schemaname = 'public' AND tablename <> '_sqlx_migrations'";
     let tables: Vec<String> = sqlx::query_scalar(tables).fetch_all(&mut *store).await.unwrap();
-    let statement = format!("BEGIN; LOCK TABLE {} IN EXCLUSIVE MODE", tables.join(", "));
-    store.execute(AssertSqlSafe(statement)).await.unwrap();
+    // All or none: who waited for one table with another in hand could wait for ever.
+    let statement = format!("LOCK TABLE {} IN EXCLUSIVE MODE NOWAIT", tables.join(", "));
+    eventually("nobody writes to the store", async || {
+        store.execute("BEGIN").await.unwrap();
+        let alone = store.execute(AssertSqlSafe(statement.as_str())).await.is_ok();
+        if !alone {
+            store.execute("ROLLBACK").await.unwrap();
+        }
+        alone.then_some(())
+    })
+    .await;
 }
