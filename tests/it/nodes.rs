@@ -36,3 +36,18 @@ async fn a_gateway_keeps_everything_in_postgresql() {
     gateway.restart().await;
     assert_eq!(gateway.flags(&environment.client_key).await["revision"], revision);
 }
+
+/// Each node finds the store empty, and one of them is the first.
+#[tokio::test]
+async fn of_nodes_that_start_at_once_one_greets() {
+    let database = Database::create().await;
+    let mut nodes = Gateway::first_start().nodes(4, database.url()).await;
+    let mut greetings = 0;
+    for node in &mut nodes {
+        node.terminate();
+        assert!(node.exited().await.success());
+        let greets = |line: &String| line.contains("This store is new");
+        greetings += node.process().stdout.all().iter().filter(|line| greets(line)).count();
+    }
+    assert_eq!(greetings, 1);
+}

@@ -13,7 +13,7 @@ use crate::harness::{ADMIN_TOKEN, Gateway, eventually, http};
 /// Another process holds the write lock for longer than a change may wait.
 #[tokio::test]
 async fn a_locked_store_refuses_changes_and_serves_everything_else() {
-    let gateway = Gateway::builder().set("store.busy_timeout_ms", 200).start().await;
+    let gateway = Gateway::builder().set("store.busy_timeout_ms", 1000).start().await;
     let environment = gateway.shop().await;
     let mut stream = Subscription::open(gateway.public(), &environment.client_key).await;
     let before = stream.next_ping().await.unwrap()["revision"].as_u64().unwrap();
