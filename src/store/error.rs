@@ -60,7 +60,7 @@ pub enum StoreError {
     Migration(#[source] sqlx::migrate::MigrateError),
     /// The database does not answer, or not in time.
     #[error("the database does not answer: {0}")]
-    Unavailable(#[from] sqlx::Error),
+    Unavailable(#[source] sqlx::Error),
 }
 
 impl StoreError {
@@ -105,5 +105,18 @@ impl StoreError {
             }
             _ => Self::Unavailable(error),
         }
+    }
+}
+
+/// What PostgreSQL says to a text with a NUL. The doors let none in, so nothing is called that.
+const NUL_IN_TEXT: &str = "22021";
+
+impl From<sqlx::Error> for StoreError {
+    fn from(error: sqlx::Error) -> Self {
+        let code = error.as_database_error().and_then(sqlx::error::DatabaseError::code);
+        if code.is_some_and(|code| code == NUL_IN_TEXT) {
+            return Self::not_found("row", "\\0");
+        }
+        Self::Unavailable(error)
     }
 }
