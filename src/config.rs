@@ -579,7 +579,10 @@ pub(crate) mod tests {
             ("postgres://ann:s3cret@db/flags", "postgres://ann:***@db/flags"),
             ("postgresql://db/flags?user=ann&password=s3cret", "postgresql://db/flags?***"),
             ("postgres://ann:s3 cret@[db", "postgres://***"),
-            ("postgres://ann@db:5433/flags?sslmode=require", "postgres://ann@db:5433/flags?sslmode=require"),
+            (
+                "postgres://ann@db:5433/flags?sslmode=require",
+                "postgres://ann@db:5433/flags?sslmode=require",
+            ),
             ("sqlite:///var/lib/flagcast/flagcast.db", "sqlite:///var/lib/flagcast/flagcast.db"),
         ] {
             assert_eq!(without_password(url), shown);

@@ -5,8 +5,8 @@
 //! of a revision that the store does not have yet waits a moment for it.
 
 use std::pin::{Pin, pin};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use arc_swap::ArcSwapOption;
@@ -110,7 +110,8 @@ impl FlagSets {
                 tracing::warn!(%error, "cannot ask the store for the newest revision; serving the last known");
                 self.inner.metrics.unconfirmed.increment(1);
                 let until = Instant::now() + UNASKED;
-                *self.inner.unasked_until.lock().unwrap_or_else(PoisonError::into_inner) = Some(until);
+                *self.inner.unasked_until.lock().unwrap_or_else(PoisonError::into_inner) =
+                    Some(until);
                 Ok(Some(held))
             }
         }

@@ -93,7 +93,9 @@ impl Directory {
         for digest in &digests {
             self.by_digest.insert(*digest, id);
         }
-        if let Some(old) = before.as_ref().filter(|before| before.client_key != environment.client_key) {
+        if let Some(old) =
+            before.as_ref().filter(|before| before.client_key != environment.client_key)
+        {
             self.by_client_key.remove(&old.client_key);
         }
         for revoked in before.iter().flat_map(|before| &before.digests) {

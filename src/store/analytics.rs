@@ -34,7 +34,8 @@ impl Store {
         // In one order for all: two nodes that count the same flags must not wait for each other.
         let mut counts: Vec<_> = counts.iter().collect();
         counts.sort_by(|a, b| {
-            let place = |c: &EvaluationCount| (c.environment_id, c.feature_key.to_ascii_lowercase());
+            let place =
+                |c: &EvaluationCount| (c.environment_id, c.feature_key.to_ascii_lowercase());
             place(a).cmp(&place(b)).then_with(|| a.day.cmp(&b.day))
         });
         for added in counts {

@@ -124,7 +124,8 @@ impl Store {
         }
         let mut claims = Vec::new();
         for candidate in due {
-            let claimed = claim(&mut tx, (database, &self.sealer), candidate, (lease, until, now)).await?;
+            let claimed =
+                claim(&mut tx, (database, &self.sealer), candidate, (lease, until, now)).await?;
             claims.extend(claimed);
         }
         tx.commit().await?;
@@ -199,12 +200,12 @@ async fn claim(
         database.lock_free()
     );
     let taken = sqlx::query(sqlx::AssertSqlSafe(statement))
-    .bind(lease)
-    .bind(until)
-    .bind(candidate.webhook)
-    .bind(now)
-    .execute(&mut *connection)
-    .await?;
+        .bind(lease)
+        .bind(until)
+        .bind(candidate.webhook)
+        .bind(now)
+        .execute(&mut *connection)
+        .await?;
     if taken.rows_affected() == 0 {
         return Ok(None);
     }

@@ -86,7 +86,10 @@ impl Store {
                 )
                 .fetch_one(&mut *reader)
                 .await?;
-                Place::Snapshot { lineage: row.try_get("lineage")?, snapshot: row.try_get("snapshot")? }
+                Place::Snapshot {
+                    lineage: row.try_get("lineage")?,
+                    snapshot: row.try_get("snapshot")?,
+                }
             }
         };
         Ok(FeedPosition(place))

@@ -1,8 +1,8 @@
 //! Flags: the states of features in environments, and the whole state of an environment.
 
 use serde_json::{Value as Json, json};
-use sqlx::any::AnyRow;
 use sqlx::Row as _;
+use sqlx::any::AnyRow;
 
 use super::changes::Note;
 use super::environments::{self, environment_of};

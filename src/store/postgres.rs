@@ -64,7 +64,8 @@ pub(super) fn clock_ahead() -> i64 {
 
 /// Opens the database of the settings and brings its schema up to date.
 pub(super) async fn open(settings: &config::Store) -> Result<Pools, StoreError> {
-    let connect: AnyConnectOptions = settings.url.expose().parse().map_err(StoreError::Unavailable)?;
+    let connect: AnyConnectOptions =
+        settings.url.expose().parse().map_err(StoreError::Unavailable)?;
     let wait = Duration::from_millis(settings.busy_timeout_ms.max(1));
     // A connection of its own first: a pool would hide why there is none.
     let first = tokio::time::timeout(wait, AnyConnection::connect_with(&connect)).await;
@@ -97,7 +98,8 @@ pub(super) async fn open(settings: &config::Store) -> Result<Pools, StoreError> 
     };
     let half = (settings.connections / 2).max(1);
     let writer = options(half).connect_with(connect.clone()).await?;
-    let readers = options(settings.connections.saturating_sub(half).max(1)).connect_with(connect).await?;
+    let readers =
+        options(settings.connections.saturating_sub(half).max(1)).connect_with(connect).await?;
     Ok(Pools { database: Database::Postgres, writer, readers })
 }
 
@@ -126,12 +128,13 @@ async fn check_is_primary(connection: &mut AnyConnection) -> Result<(), sqlx::Er
     if row.try_get::<i32, _>("standby")? == 0 {
         return Ok(());
     }
-    Err(sqlx::Error::Configuration("this server is a standby; store.url must lead to the primary".into()))
+    Err(sqlx::Error::Configuration(
+        "this server is a standby; store.url must lead to the primary".into(),
+    ))
 }
 
 async fn set_clock(connection: &mut AnyConnection) -> Result<(), sqlx::Error> {
-    let statement =
-        "SELECT CAST(EXTRACT(EPOCH FROM clock_timestamp()) * 1000000 AS BIGINT) AS now";
+    let statement = "SELECT CAST(EXTRACT(EPOCH FROM clock_timestamp()) * 1000000 AS BIGINT) AS now";
     let before = jiff::Timestamp::now().as_microsecond();
     let row = sqlx::query(statement).fetch_one(connection).await?;
     let after = jiff::Timestamp::now().as_microsecond();
@@ -200,20 +203,23 @@ async fn write_lineage(connection: &mut AnyConnection, lineage: &str) -> Result<
 /// are not ours to issue; their next announcement counts anyway.
 async fn jump(connection: &mut AnyConnection) -> Result<(), sqlx::Error> {
     let now = now_micros();
-    let rows = sqlx::query("SELECT id, project_id, updated_at FROM environments ORDER BY id FOR UPDATE")
-        .fetch_all(&mut *connection)
-        .await?;
+    let rows =
+        sqlx::query("SELECT id, project_id, updated_at FROM environments ORDER BY id FOR UPDATE")
+            .fetch_all(&mut *connection)
+            .await?;
     for row in rows {
         let id: i64 = row.try_get("id")?;
         let previous = UpdatedAt::from_micros(row.try_get("updated_at")?);
         let is_ours = row.try_get::<Option<i64>, _>("project_id")?.is_some();
         let updated_at = if is_ours { UpdatedAt::next(Some(previous), now) } else { previous };
-        sqlx::query("UPDATE environments SET revision = revision + $1, updated_at = $2 WHERE id = $3")
-            .bind(JUMP)
-            .bind(updated_at.micros())
-            .bind(id)
-            .execute(&mut *connection)
-            .await?;
+        sqlx::query(
+            "UPDATE environments SET revision = revision + $1, updated_at = $2 WHERE id = $3",
+        )
+        .bind(JUMP)
+        .bind(updated_at.micros())
+        .bind(id)
+        .execute(&mut *connection)
+        .await?;
     }
     sqlx::query(
         "INSERT INTO change_events (environment_id, revision, updated_at, at, actor, address, action, \
@@ -248,21 +254,21 @@ impl Listener {
             Some(connection) => hear(connection).await,
             None => self.connect().await,
         };
-        match heard {
-            Ok(()) => self.rest = RECONNECT[0],
-            Err(_) => {
-                self.connection = None;
-                let jitter = rand::random_range(0.5..1.0);
-                tokio::time::sleep(self.rest.mul_f64(jitter)).await;
-                self.rest = (self.rest * 2).min(RECONNECT[1]);
-            }
+        if heard.is_ok() {
+            self.rest = RECONNECT[0];
+        } else {
+            self.connection = None;
+            let jitter = rand::random_range(0.5..1.0);
+            tokio::time::sleep(self.rest.mul_f64(jitter)).await;
+            self.rest = (self.rest * 2).min(RECONNECT[1]);
         }
         heard
     }
 
     async fn connect(&mut self) -> Result<(), sqlx::Error> {
         let pool = PgPoolOptions::new().max_connections(1).acquire_timeout(LISTENER_TIMEOUT);
-        let mut connection = PgListener::connect_with(&pool.connect(self.url.expose()).await?).await?;
+        let mut connection =
+            PgListener::connect_with(&pool.connect(self.url.expose()).await?).await?;
         connection.ignore_pool_close_event(true);
         connection.eager_reconnect(false);
         connection.listen(CHANNEL).await?;

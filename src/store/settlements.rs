@@ -63,10 +63,10 @@ pub(super) async fn settle(
         database.lock_webhooks()
     );
     let known = sqlx::query(sqlx::AssertSqlSafe(statement))
-    .bind(claim.webhook.id.0)
-    .bind(claim.delivery.id)
-    .fetch_optional(&mut *connection)
-    .await?;
+        .bind(claim.webhook.id.0)
+        .bind(claim.delivery.id)
+        .fetch_optional(&mut *connection)
+        .await?;
     // It was deleted meanwhile, with everything it was owed.
     let Some(known) = known else { return Ok(()) };
     log(connection, claim.delivery.id, attempt).await?;

@@ -16,9 +16,7 @@ use super::frames;
 use super::hub::Subscription;
 use super::manner::{Dialect, Manner};
 use super::opening::{Join, Opening, Who};
-use super::pace::{
-    Pace, cut_of_drain, drain_retry, refused_retry, share_of_cut, share_of_drain,
-};
+use super::pace::{Pace, cut_of_drain, drain_retry, refused_retry, share_of_cut, share_of_drain};
 use super::ping::heartbeat;
 use crate::metrics::StreamEnd;
 use crate::model::Revision;
