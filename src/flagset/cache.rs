@@ -100,14 +100,17 @@ impl<T: Truth> FlagSets<T> {
     /// one may have told of a change that this one has not heard of: so the store is asked whether what is
     /// held is the newest. If it does not answer, what is held is served.
     pub async fn get(&self, id: EnvironmentId) -> Result<Option<Arc<FlagSet>>, StoreError> {
+        let is_shared = self.inner.store.is_shared();
+        // Nothing that is held counts as new enough unless it was asked for since.
+        let newest = if is_shared { Revision(u64::MAX) } else { Revision(0) };
         let Some(held) = self.peek(id) else {
-            return in_time(BUILD_TIMEOUT, self.boxed_build(id, Revision(0))).await;
+            return in_time(BUILD_TIMEOUT, self.boxed_build(id, newest)).await;
         };
-        if !self.inner.store.is_shared() || self.is_unasked() {
+        if !is_shared || self.is_unasked() {
             return Ok(Some(held));
         }
         // Reads that come together share one question; it begins after all of them have come.
-        let asked = in_time(self.inner.check, self.boxed_build(id, Revision(u64::MAX)));
+        let asked = in_time(self.inner.check, self.boxed_build(id, newest));
         match asked.await {
             Ok(newest) => Ok(newest),
             Err(error) => {
@@ -225,7 +228,8 @@ impl<T: Truth> FlagSets<T> {
         let slot = Arc::clone(&self.inner.slots.entry(id).or_default());
         let mut began = slot.began.lock().await;
         let held = slot.current.load_full();
-        let fresh = began.is_some_and(|at| at >= arrived);
+        // Strictly: one that began at the same instant may have asked before.
+        let fresh = began.is_some_and(|at| at > arrived);
         if held.as_ref().is_some_and(|set| fresh || set.stamp.revision >= wanted.max(Revision(1))) {
             return Ok(held);
         }

@@ -28,7 +28,7 @@ const CLIENTS: u64 = 12;
 const READS: usize = 100;
 const CHANGES: u64 = 60;
 /// Stories of the usual run.
-const SEEDS: u64 = 40;
+const SEEDS: u64 = 150;
 /// Longer than any answer of the store takes, one after the other: then a read is never unconfirmed.
 const CHECK: Duration = Duration::from_secs(5);
 
