@@ -25,6 +25,7 @@ pub mod model;
 pub mod outbound;
 pub mod places;
 pub mod probe;
+pub mod rules;
 pub mod shutdown;
 pub mod store;
 pub mod stream;
