@@ -29,4 +29,5 @@ pub mod rules;
 pub mod shutdown;
 pub mod store;
 pub mod stream;
+pub mod transfer;
 pub mod webhook;

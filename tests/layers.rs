@@ -21,6 +21,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("evaluation", &["model"]),
     ("rules", &["model", "config", "evaluation"]),
     ("fixture", &["model", "evaluation"]),
+    ("transfer", &["model", "config", "evaluation", "rules"]),
     ("flagset", &["model", "metrics", "store", "evaluation"]),
     ("places", &["metrics"]),
     ("stream", &["model", "metrics", "places", "shutdown"]),
@@ -44,8 +45,8 @@ const ALLOWED: &[(&str, &[&str])] = &[
     (
         "app",
         &[
-            "model", "config", "metrics", "shutdown", "store", "fixture", "flagset", "stream",
-            "cdn", "webhook", "http",
+            "model", "config", "metrics", "shutdown", "store", "fixture", "transfer", "rules",
+            "flagset", "stream", "cdn", "webhook", "http",
         ],
     ),
 ];
