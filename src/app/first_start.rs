@@ -11,7 +11,7 @@ use crate::model::{
     Scope, Secret, Token, ValueType,
 };
 use crate::store::keys::{digest, new_client_key, new_server_key, new_token};
-use crate::store::{Change, NewEnvironment, NewFeature, NewToken, Store, StoreError};
+use crate::store::{Change, NewEnvironment, NewFeature, NewToken, Page, Store, StoreError};
 
 /// A token that was just made, with the secret that is shown once.
 #[derive(Debug)]
@@ -53,8 +53,9 @@ pub(super) async fn prepare(
     let (hash, scope) = (digest(secret.expose()), Scope::default());
     let token = NewToken { name, role: Role::Admin, scope: &scope, hash: &hash };
     change.create_token(&token, limits).await?;
-    let demo_key =
-        if is_first && demo { Some(create_demo(&mut change, limits).await?) } else { None };
+    // A store into which somebody has imported something needs no demo.
+    let demo = is_first && demo && store.projects(Page::ALL).await?.is_empty();
+    let demo_key = if demo { Some(create_demo(&mut change, limits).await?) } else { None };
     change.seal().await?;
     change.commit().await?;
     if is_first {

@@ -5,6 +5,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use sqlx::sqlite::SqliteConnectOptions;
 use sqlx::{Any, Row as _, Transaction};
 
 use super::identities::known_of;
@@ -14,6 +15,7 @@ use super::webhooks::{self, COLUMNS};
 use super::{
     IdentityDetails, Page, Store, StoreError, environments, features, flags, projects, segments,
 };
+use crate::config;
 use crate::model::{
     Environment, EnvironmentId, Feature, Flag, IdentityId, IdentityOverride, Project, ProjectId,
     Segment, Webhook,
@@ -36,6 +38,14 @@ pub struct ServerKeyDigest {
 }
 
 impl Store {
+    /// Whether there is a store to open, so that opening it makes none. A database server says by itself
+    /// that there is no database.
+    #[must_use]
+    pub fn is_there(settings: &config::Store) -> bool {
+        let Ok(options) = settings.url.parse::<SqliteConnectOptions>() else { return true };
+        options.get_filename().exists()
+    }
+
     /// The store as it is now, for as long as somebody reads it.
     pub async fn snapshot(&self) -> Result<Snapshot, StoreError> {
         let tx = self.readers.begin_with("BEGIN").await?;
