@@ -58,6 +58,7 @@ pub fn segment_key(text: &str) -> Result<Key, Broken> {
 }
 
 /// The answer to a key that breaks its rule.
+#[must_use]
 pub fn broken_key(error: KeyError, text: &str) -> Broken {
     let shown: String = text.chars().take(40).collect();
     Broken::new(format!("`key` {error}, not {shown:?}"))

@@ -169,27 +169,26 @@ impl<'a> Seen<'a> {
         check_type("value", value, feature.value_type).map_err(at(path))
     }
 
-    /// Checks the shares that a state gives the variants of its feature.
-    fn weights(
-        &self,
-        path: &str,
-        weights: &BTreeMap<String, Weight>,
-        feature: &FeaturePart,
-    ) -> Result<(), Fault> {
-        for key in weights.keys() {
-            if !feature.variants.iter().any(|variant| variant.key == *key) {
-                let rule = format!("feature `{}` has no variant `{key}`", feature.key);
-                return Err(Fault::new(format!("{path}.weights"), rule));
-            }
-        }
-        let all: Vec<Weight> = weights.values().copied().collect();
-        check_sum("weights", &all).map_err(at(path))
-    }
-
     fn feature_of(&self, path: &str, key: &str) -> Result<&'a FeaturePart, Fault> {
         let found = self.features.get(key).copied();
         found.ok_or_else(|| unknown(&format!("{path}.feature"), "feature", key))
     }
+}
+
+/// Checks the shares that a state gives the variants of its feature.
+fn check_weights(
+    path: &str,
+    weights: &BTreeMap<String, Weight>,
+    feature: &FeaturePart,
+) -> Result<(), Fault> {
+    for key in weights.keys() {
+        if !feature.variants.iter().any(|variant| variant.key == *key) {
+            let rule = format!("feature `{}` has no variant `{key}`", feature.key);
+            return Err(Fault::new(format!("{path}.weights"), rule));
+        }
+    }
+    let all: Vec<Weight> = weights.values().copied().collect();
+    check_sum("weights", &all).map_err(at(path))
 }
 
 /// A broken rule, with where it was broken.
@@ -217,14 +216,14 @@ fn check_seed(
     path: &str,
     seed: i64,
     range: &std::ops::RangeInclusive<i64>,
-    seen: &mut BTreeSet<i64>,
+    known: &mut BTreeSet<i64>,
 ) -> Result<(), Fault> {
     let path = format!("{path}.seed");
     if !range.contains(&seed) {
         let (first, last) = (range.start(), range.end());
         return Err(Fault::new(path, format!("must be {first} to {last}, not {seed}")));
     }
-    if !seen.insert(seed) {
+    if !known.insert(seed) {
         return Err(Fault::new(path, format!("{seed} is another's seed, too")));
     }
     Ok(())

@@ -10,6 +10,8 @@ mod document;
 mod flagsmith;
 mod write;
 
+use std::fmt;
+
 use serde::de::DeserializeOwned;
 
 pub use check::Rules;
@@ -31,7 +33,7 @@ pub struct Fault {
 }
 
 impl Fault {
-    fn new(path: impl Into<String>, rule: impl ToString) -> Self {
+    fn new(path: impl Into<String>, rule: impl fmt::Display) -> Self {
         Self { path: path.into(), rule: rule.to_string() }
     }
 }

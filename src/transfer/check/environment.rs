@@ -2,7 +2,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::{OVERRIDE_SEEDS, SEEDS, Seen, at, check_count, check_seed, check_uuid, twice, unknown};
+use super::{
+    OVERRIDE_SEEDS, SEEDS, Seen, at, check_count, check_seed, check_uuid, check_weights, twice,
+    unknown,
+};
 use crate::evaluation::{check_dependencies, features_read};
 use crate::model::{ClientKey, INTEGER_MAX, parse_target};
 use crate::rules::{check_description, check_name, events, headers, key_of, secret};
@@ -88,7 +91,7 @@ impl<'a> Seen<'a> {
     fn flag(&mut self, path: &str, flag: &'a FlagPart) -> Result<(), Fault> {
         let feature = self.feature_of(path, &flag.feature)?;
         self.value(path, &flag.value, feature)?;
-        self.weights(path, &flag.weights, feature)?;
+        check_weights(path, &flag.weights, feature)?;
         check_uuid(path, &flag.uuid)?;
         check_seed(path, flag.seed, &SEEDS, &mut self.seeds)?;
         let mut here = BTreeSet::new();
@@ -101,7 +104,7 @@ impl<'a> Seen<'a> {
                 return Err(twice(&format!("{path}.segment"), "states for", &state.segment));
             }
             self.value(&path, &state.value, feature)?;
-            self.weights(&path, &state.weights, feature)?;
+            check_weights(&path, &state.weights, feature)?;
             check_uuid(&path, &state.uuid)?;
             check_seed(&path, state.seed, &OVERRIDE_SEEDS, &mut self.override_seeds)?;
         }
