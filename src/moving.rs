@@ -60,18 +60,17 @@ pub(crate) async fn export(settings: &Settings, args: &ExportArgs) -> anyhow::Re
 pub(crate) async fn import(settings: &Settings, args: &ImportArgs) -> anyhow::Result<()> {
     let bytes = read(&args.file)?;
     let options = ImportOptions { new_seeds: args.new_seeds, new_keys: args.new_keys };
-    let imported = match (args.format, &args.project, &args.environment) {
-        (FormatArg::Flagsmith, Some(project), Some(environment)) => {
-            import_flagsmith(settings, &bytes, (project, environment)).await?
+    let imported = if let (FormatArg::Flagsmith, Some(project), Some(environment)) =
+        (args.format, &args.project, &args.environment)
+    {
+        import_flagsmith(settings, &bytes, (project, environment)).await?
+    } else {
+        let mut document = Document::parse(&bytes).map_err(ImportError::from)?;
+        drop(bytes);
+        if let Some(key) = &args.project {
+            document.project.key.clone_from(key);
         }
-        _ => {
-            let mut document = Document::parse(&bytes).map_err(ImportError::from)?;
-            drop(bytes);
-            if let Some(key) = &args.project {
-                document.project.key.clone_from(key);
-            }
-            make_project(settings, &document, options).await?
-        }
+        make_project(settings, &document, options).await?
     };
     show(&imported);
     Ok(())

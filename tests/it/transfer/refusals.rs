@@ -9,7 +9,8 @@ use super::world::{build, builder};
 /// Where, what is put there, and what the answer says of it.
 type Case = (&'static str, Value, &'static str);
 
-fn wrong_fields() -> Vec<Case> {
+/// In what all environments share.
+fn wrong_in_project() -> Vec<Case> {
     vec![
         (
             "/flagcast_export",
@@ -57,6 +58,12 @@ fn wrong_fields() -> Vec<Case> {
             "`project.environments[0].flags`: `banner -> banner`",
         ),
         ("/project/segments/0/seed", json!(0), "`project.segments[0].seed`: must be 1 to"),
+    ]
+}
+
+/// In an environment.
+fn wrong_in_environments() -> Vec<Case> {
+    vec![
         ("/project/environments/0/client_key", json!("a b"), "environments[0].client_key`"),
         ("/project/environments/1/key", json!("production"), "environments[1].key`: there are two"),
         ("/project/environments/0/revision", json!(-1), "`project.environments[0].revision`"),
@@ -127,7 +134,7 @@ async fn a_wrong_field_is_named_and_nothing_is_made() {
     let directory = TempDir::new().unwrap();
     let store = sqlite(&directory.path().join("b.db"));
     text(&run(&store, &["token", "create", "--name", "x", "--role", "admin"]));
-    for (pointer, value, says) in wrong_fields() {
+    for (pointer, value, says) in wrong_in_project().into_iter().chain(wrong_in_environments()) {
         let mut wrong = document.clone();
         put(&mut wrong, pointer, value.clone());
         let said = complaint(&import(&store, &wrong, &[]));
