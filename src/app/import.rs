@@ -30,6 +30,9 @@ use crate::transfer::{
 pub use flagsmith::import_flagsmith;
 use numbers::Numbers;
 
+/// Identities that are handed to the store at once.
+const IDENTITIES: usize = 1000;
+
 /// Why nothing was imported, and what to do.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
@@ -286,9 +289,10 @@ impl Making<'_> {
             let flag = self.flag(part, feature_in(features, &part.feature)?, segments)?;
             self.change.import_flag(&environment, &flag).await?;
         }
-        for part in &part.identities {
-            let details = identity_of(part, features)?;
-            self.change.import_identity(&environment, &details).await?;
+        for some in part.identities.chunks(IDENTITIES) {
+            let some: anyhow::Result<Vec<_>> =
+                some.iter().map(|part| identity_of(part, features)).collect();
+            self.change.import_identities(&environment, &some?).await?;
         }
         let server_keys = self.server_keys(project, (part, &environment)).await?;
         let mut webhooks = Vec::new();

@@ -3,22 +3,28 @@
 //!
 //! Whoever calls has checked what it makes: these statements only write.
 
+use std::collections::HashMap;
+
 use serde_json::json;
 use sqlx::Row as _;
+use sqlx::any::AnyRow;
 
 use super::changes::Note;
 use super::identities::IdentityDetails;
 use super::variants::{self, NewVariant, weights_column};
-use super::{Change, NewEnvironment, StoreError, signed};
+use super::{Change, Connection, NewEnvironment, StoreError, signed};
 use crate::config::Limits;
 use crate::model::{
-    Environment, Feature, FeatureId, FeatureKey, Flag, IdentityId, Key, KnownIdentity, Project,
-    Segment, SegmentOverride, Stamp,
+    Environment, EnvironmentId, Feature, FeatureId, FeatureKey, Flag, IdentityOverride, Key,
+    KnownIdentity, Project, Segment, SegmentOverride, Stamp,
 };
 
 /// How far an environment's revision jumps: more than it changes elsewhere between its export and the
 /// moment at which clients come here. None of them may see a step back.
 const JUMP: u64 = 1_000_000;
+
+/// Rows of one statement: SQLite takes some thousand values.
+const INSERT_ROWS: usize = 100;
 
 impl Change {
     /// Makes a project that was made elsewhere at `created_at`.
@@ -178,40 +184,25 @@ impl Change {
         Ok(())
     }
 
-    /// Makes an identity with what is known of it. Numbers are new: they seed nothing.
-    pub async fn import_identity(
+    /// Makes identities with what is known of them, many with one statement. Numbers are new: they seed
+    /// nothing.
+    pub async fn import_identities(
         &mut self,
         environment: &Environment,
-        details: &IdentityDetails,
+        all: &[IdentityDetails],
     ) -> Result<(), StoreError> {
-        let KnownIdentity { identity, traits } = &details.known;
-        let row = sqlx::query(
-            "INSERT INTO identities (environment_id, uuid, identifier, traits, created_at) \
-             VALUES ($1, $2, $3, $4, $5) RETURNING id",
-        )
-        .bind(environment.id.0)
-        .bind(&identity.uuid)
-        .bind(&identity.identifier)
-        .bind(json!(traits).to_string())
-        .bind(identity.created_at)
-        .fetch_one(self.connection())
-        .await
-        .map_err(|error| StoreError::taken(error, "identity", &identity.identifier))?;
-        let id = IdentityId(row.try_get("id")?);
-        for state in details.overrides.values() {
-            sqlx::query(
-                "INSERT INTO identity_overrides \
-                 (environment_id, identity_id, feature_id, uuid, enabled, value) \
-                 VALUES ($1, $2, $3, $4, $5, $6)",
-            )
-            .bind(environment.id.0)
-            .bind(id.0)
-            .bind(state.feature.0)
-            .bind(&state.state_uuid)
-            .bind(i64::from(state.enabled))
-            .bind(state.value.to_json().to_string())
-            .execute(self.connection())
-            .await?;
+        for part in all.chunks(INSERT_ROWS) {
+            let ids = insert_identities(self.connection(), environment.id, part).await?;
+            let mut overrides = Vec::new();
+            for details in part {
+                let identifier = &details.known.identity.identifier;
+                let id = ids.get(identifier).copied();
+                let id = id.ok_or_else(|| StoreError::not_found("identity", identifier))?;
+                overrides.extend(details.overrides.values().map(|state| (id, state)));
+            }
+            for part in overrides.chunks(INSERT_ROWS) {
+                insert_overrides(self.connection(), environment.id, part).await?;
+            }
         }
         Ok(())
     }
@@ -233,4 +224,63 @@ impl Change {
             .await?;
         Ok(row.is_some())
     }
+}
+
+/// Placeholders of so many rows: `($1, $2), ($3, $4)`.
+fn places(rows: usize, columns: usize) -> String {
+    let row = |row: usize| {
+        let row: Vec<String> =
+            (1..=columns).map(|column| format!("${}", row * columns + column)).collect();
+        format!("({})", row.join(", "))
+    };
+    (0..rows).map(row).collect::<Vec<_>>().join(", ")
+}
+
+/// Answers with the number of each by its identifier: in which order they come back is not said.
+async fn insert_identities(
+    connection: &mut Connection,
+    environment: EnvironmentId,
+    all: &[IdentityDetails],
+) -> Result<HashMap<String, i64>, StoreError> {
+    let statement = format!(
+        "INSERT INTO identities (environment_id, uuid, identifier, traits, created_at) VALUES {} \
+         RETURNING id, identifier",
+        places(all.len(), 5)
+    );
+    let mut query = sqlx::query(sqlx::AssertSqlSafe(statement));
+    for IdentityDetails { known: KnownIdentity { identity, traits }, .. } in all {
+        query = query
+            .bind(environment.0)
+            .bind(identity.uuid.clone())
+            .bind(identity.identifier.clone())
+            .bind(json!(traits).to_string())
+            .bind(identity.created_at);
+    }
+    let rows = query.fetch_all(connection).await?;
+    let pair = |row: &AnyRow| Ok((row.try_get("identifier")?, row.try_get("id")?));
+    rows.iter().map(pair).collect()
+}
+
+async fn insert_overrides(
+    connection: &mut Connection,
+    environment: EnvironmentId,
+    all: &[(i64, &IdentityOverride)],
+) -> Result<(), StoreError> {
+    let statement = format!(
+        "INSERT INTO identity_overrides \
+         (environment_id, identity_id, feature_id, uuid, enabled, value) VALUES {}",
+        places(all.len(), 6)
+    );
+    let mut query = sqlx::query(sqlx::AssertSqlSafe(statement));
+    for (identity, state) in all {
+        query = query
+            .bind(environment.0)
+            .bind(identity)
+            .bind(state.feature.0)
+            .bind(state.state_uuid.clone())
+            .bind(i64::from(state.enabled))
+            .bind(state.value.to_json().to_string());
+    }
+    query.execute(connection).await?;
+    Ok(())
 }
