@@ -5,6 +5,7 @@
 
 mod flagsmith;
 mod numbers;
+mod report;
 
 use std::collections::BTreeMap;
 
@@ -15,8 +16,7 @@ use crate::config::Settings;
 use crate::model::{
     ClientKey, Environment, EnvironmentSettings, Feature, FeatureDefaults, FeatureId, FeatureKey,
     Flag, Identity, IdentityId, IdentityOverride, Key, KnownIdentity, Origin, Project, Revision,
-    Secret, Segment, SegmentId, SegmentOverride, Stamp, UpdatedAt, Variant, VariantId, WebhookId,
-    Weight,
+    Secret, Segment, SegmentId, SegmentOverride, Stamp, UpdatedAt, Variant, VariantId, Weight,
 };
 use crate::rules::{events, headers};
 use crate::store::keys::{digest, new_client_key, new_server_key, new_webhook_secret};
@@ -24,89 +24,16 @@ use crate::store::{
     Change, IdentityDetails, NewEnvironment, NewWebhook, Store, StoreError, WebhookUpdate,
 };
 use crate::transfer::{
-    Document, EnvironmentPart, Fault, FeaturePart, FlagPart, IdentityPart, Rules, WebhookPart,
+    Document, EnvironmentPart, FeaturePart, FlagPart, IdentityPart, Rules, WebhookPart,
 };
 
 pub use flagsmith::import_flagsmith;
 use numbers::Numbers;
+use report::refusal;
+pub use report::{ImportError, ImportOptions, Imported, ImportedEnvironment, ImportedWebhook};
 
 /// Identities that are handed to the store at once.
 const IDENTITIES: usize = 1000;
-
-/// Why nothing was imported, and what to do.
-#[derive(Debug, thiserror::Error)]
-#[error("{0}")]
-pub struct ImportError(String);
-
-/// How to import.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct ImportOptions {
-    /// Where the store uses the number of a split for something else, people are dealt out anew.
-    pub new_seeds: bool,
-    /// Environments get new client keys and server keys.
-    pub new_keys: bool,
-}
-
-/// What was made.
-#[derive(Debug)]
-pub struct Imported {
-    /// Key of the project.
-    pub project: String,
-    /// How many features came.
-    pub features: usize,
-    /// How many segments came.
-    pub segments: usize,
-    /// How many identities came.
-    pub identities: usize,
-    /// Splits for which people were dealt out anew.
-    pub dealt_anew: Vec<String>,
-    /// Environments.
-    pub environments: Vec<ImportedEnvironment>,
-}
-
-/// An environment that was made or added to.
-#[derive(Debug)]
-pub struct ImportedEnvironment {
-    /// Its key.
-    pub key: String,
-    /// Its public key.
-    pub client_key: String,
-    /// Where its revisions are.
-    pub revision: u64,
-    /// Server keys that are new, by their names.
-    pub server_keys: Vec<(String, Secret)>,
-    /// Endpoints that need somebody.
-    pub webhooks: Vec<ImportedWebhook>,
-}
-
-/// An endpoint that does not work as it did.
-#[derive(Debug)]
-pub struct ImportedWebhook {
-    /// Row number.
-    pub id: WebhookId,
-    /// Where requests go.
-    pub url: String,
-    /// What signs its requests, if it is new.
-    pub secret: Option<Secret>,
-    /// Names of the headers that are to be set again.
-    pub headers: Vec<String>,
-}
-
-impl From<Fault> for ImportError {
-    fn from(fault: Fault) -> Self {
-        Self(format!("the file cannot be imported: {fault}"))
-    }
-}
-
-/// What the store refuses because of what is in the file is for the caller to put right.
-fn refusal(error: StoreError) -> anyhow::Error {
-    match error {
-        StoreError::LimitReached { .. } | StoreError::AlreadyExists { .. } => {
-            ImportError(error.to_string()).into()
-        }
-        other => other.into(),
-    }
-}
 
 /// Makes the project of a file in the store of the settings. Nothing is made if any of it cannot be, not
 /// even an empty store.
@@ -200,7 +127,7 @@ impl Making<'_> {
                 key: part.key.clone(),
                 name: part.name.clone(),
                 description: part.description.clone(),
-                rules: crate::evaluation::rules_to_keep(part.rules.clone()),
+                rules: part.rules_to_keep(),
                 created_at: part.created_at.0,
             };
             self.change.import_segment(&project, &segment).await?;

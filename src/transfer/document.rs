@@ -9,6 +9,7 @@ use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::{Fault, read};
+use crate::evaluation::rules_to_keep;
 use crate::model::{FlagValue, Rule, Traits, ValueType, WebhookFormat, WebhookMode, Weight};
 
 /// The number of this shape. Another shape that this reader would misread gets another number.
@@ -297,6 +298,14 @@ impl Document {
     #[must_use]
     pub fn identities(&self) -> usize {
         self.project.environments.iter().map(|environment| environment.identities.len()).sum()
+    }
+}
+
+impl SegmentPart {
+    /// Its rules in the form that a store keeps.
+    #[must_use]
+    pub fn rules_to_keep(&self) -> Vec<Rule> {
+        rules_to_keep(self.rules.clone())
     }
 }
 
