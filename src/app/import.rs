@@ -59,29 +59,36 @@ async fn import_into(
 ) -> anyhow::Result<Imported> {
     numbers::reserve(store, document).await?;
     let mut change = store.change(origin()).await?;
-    check_project_is_free(&mut change, &document.project.key).await?;
+    let project = project_of(&mut change, settings, document).await?;
     if !options.new_keys {
         check_keys_are_free(&mut change, document).await?;
     }
     let numbers = Numbers::find(&mut change, document, options.new_seeds).await?;
     let making = Making { change, settings, document, numbers, options };
-    making.make().await
+    making.make(&project).await
 }
 
 fn origin() -> Origin {
     Origin { actor: "command line".to_owned(), address: "import".to_owned() }
 }
 
-async fn check_project_is_free(change: &mut Change, key: &str) -> anyhow::Result<()> {
-    match change.project(key).await {
-        Ok(_) => Err(ImportError(format!(
+/// First of all, so that nobody makes one with this key meanwhile.
+async fn project_of(
+    change: &mut Change,
+    settings: &Settings,
+    document: &Document,
+) -> anyhow::Result<Project> {
+    let part = &document.project;
+    let named = (&Key::parse(&part.key)?, part.name.as_str());
+    let made = change.import_project(named, part.created_at.0, &settings.limits).await;
+    made.map_err(|error| match error {
+        StoreError::AlreadyExists { key, .. } => ImportError(format!(
             "project `{key}` exists already; delete it first, or import under another key with \
              --project (a copy beside its original needs --new-keys, too)"
         ))
-        .into()),
-        Err(StoreError::NotFound { .. }) => Ok(()),
-        Err(error) => Err(error.into()),
-    }
+        .into(),
+        other => refusal(other),
+    })
 }
 
 async fn check_keys_are_free(change: &mut Change, document: &Document) -> anyhow::Result<()> {
@@ -113,13 +120,8 @@ struct Making<'a> {
 }
 
 impl Making<'_> {
-    async fn make(mut self) -> anyhow::Result<Imported> {
+    async fn make(mut self, project: &Project) -> anyhow::Result<Imported> {
         let Document { exported_at, project: part, .. } = self.document;
-        let named = (&Key::parse(&part.key)?, part.name.as_str());
-        let created_at = part.created_at.0;
-        let limits = &self.settings.limits;
-        let project = self.change.import_project(named, created_at, limits).await;
-        let project = project.map_err(refusal)?;
         let mut segments = BTreeMap::new();
         for part in &part.segments {
             let segment = Segment {
@@ -130,31 +132,31 @@ impl Making<'_> {
                 rules: part.rules_to_keep(),
                 created_at: part.created_at.0,
             };
-            self.change.import_segment(&project, &segment).await?;
+            self.change.import_segment(project, &segment).await?;
             segments.insert(part.key.as_str(), segment.id);
         }
         // Environments before features: those that come with their states make none by themselves.
         let mut environments = Vec::with_capacity(part.environments.len());
         for part in &part.environments {
-            environments.push((part, self.environment(&project, part).await?));
+            environments.push((part, self.environment(project, part).await?));
         }
         let mut features = BTreeMap::new();
         for part in &part.features {
             let (key, feature) = (FeatureKey::parse(&part.key)?, feature_of(part));
-            let made = self.change.import_feature(&project, &key, &feature).await?;
+            let made = self.change.import_feature(project, &key, &feature).await?;
             features.insert(part.key.as_str(), made);
         }
         let mut made = Vec::with_capacity(environments.len());
         for (part, environment) in environments {
-            made.push(self.fill(&project, (part, environment), &features, &segments).await?);
+            made.push(self.fill(project, (part, environment), &features, &segments).await?);
         }
-        let imported = self.imported(&project);
+        let imported = self.imported(project);
         let about = json!({
             "exported_at": exported_at, "features": imported.features,
             "segments": imported.segments, "environments": made.len(),
             "identities": imported.identities,
         });
-        self.change.note_import(&project, about);
+        self.change.note_import(project, about);
         let stamps = self.change.seal().await?;
         self.change.commit().await?;
         let with_revision = |(environment, mut made): (Environment, ImportedEnvironment)| {

@@ -30,8 +30,19 @@ async fn import_into(
     features: &[FlagsmithFeature],
     (project, environment): (&str, &str),
 ) -> anyhow::Result<Imported> {
+    let limits = &settings.limits;
     let mut change = store.change(origin()).await?;
-    let project = project_of(&mut change, settings, project).await?;
+    let is_there = match store.project(project).await {
+        Ok(_) => true,
+        Err(StoreError::NotFound { .. }) => false,
+        Err(error) => return Err(error.into()),
+    };
+    let project = if is_there {
+        change.project(project).await?
+    } else {
+        let key = key_of(project).map_err(|broken| ImportError(format!("--project: {broken}")))?;
+        change.create_project(&key, project, limits).await.map_err(refusal)?
+    };
     let (environment, secret) =
         environment_of(&mut change, settings, &project, environment).await?;
     for (number, feature) in features.iter().enumerate() {
@@ -67,21 +78,6 @@ async fn import_into(
         dealt_anew: Vec::new(),
         environments: vec![environment],
     })
-}
-
-async fn project_of(
-    change: &mut Change,
-    settings: &Settings,
-    key: &str,
-) -> anyhow::Result<Project> {
-    match change.project(key).await {
-        Err(StoreError::NotFound { .. }) => {
-            let checked =
-                key_of(key).map_err(|broken| ImportError(format!("--project: {broken}")))?;
-            change.create_project(&checked, key, &settings.limits).await.map_err(refusal)
-        }
-        found => Ok(found?),
-    }
 }
 
 /// The environment, with the secret of its server key if it is new.
