@@ -13,6 +13,9 @@ RUST_CLIENTS := tests/sdk/rust/Cargo.toml
 RUST_CLIENTS_OPTIONS := --target-dir target/test-rust --locked
 # Black-box tests that open no stream.
 NO_STREAMS := command_line divergences evaluate flipper matrix openapi receivers webhooks
+# Black-box tests of what the store decides, and the SDKs' stories.
+OF_STORES := command_line faults first_minute flipper identities management ofrep openapi pace push_only \
+	reads sdk_identity sdk_js sdk_python shutdown store_away streams targeting webhooks
 
 # The black-box tests mostly wait for clients, so they share the cores.
 export RUST_TEST_THREADS ?= 4
@@ -33,6 +36,9 @@ test: test-deps lint
 	cargo test --workspace --locked
 	# The same again with every stream as a body, as those of TLS and HTTP/2 are; without what opens none.
 	FLAGCAST_TEST_FAN_OUT=bodies cargo test --workspace --test it --locked -- $(NO_STREAMS:%=--skip %::)
+	# What the store decides again, with every store in PostgreSQL; the page's tests of webhooks only sound alike.
+	FLAGCAST_TEST_STORE=postgres cargo test --workspace --test it --locked -- \
+		$(OF_STORES:%=%::) --skip browser::
 
 lint:
 	cargo fmt --all --check
@@ -61,6 +67,7 @@ test-packages:
 	for package in puma ruby-flipper ruby-minitest ruby-rack ruby-sinatra ruby-webrick; do \
 		dpkg -s $$package > /dev/null 2>&1 || missing="$$missing $$package"; \
 	done; \
+	ls /usr/lib/postgresql/*/bin/initdb > /dev/null 2>&1 || missing="$$missing postgresql"; \
 	[ -x /usr/sbin/varnishd ] || missing="$$missing varnish"; \
 	[ -x /usr/sbin/nginx ] || missing="$$missing nginx-light"; \
 	[ -x /usr/sbin/squid ] || missing="$$missing squid"; \

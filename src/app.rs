@@ -86,7 +86,10 @@ pub struct App {
 impl Source {
     async fn open(&self, settings: &Settings) -> anyhow::Result<Store> {
         match self {
-            Self::Store { .. } => open_store(settings).await,
+            Self::Store { .. } => Ok(Store::open(&settings.store)
+                .await
+                .with_context(|| format!("cannot open the store {}", settings.store.shown_url()))?
+                .with_secrets_key(&settings.secrets.key)),
             Self::Fixture(_) => Store::in_memory().await.context("cannot make a store in memory"),
         }
     }
@@ -111,7 +114,8 @@ impl Source {
 /// Opens the store of the settings, and makes it if it is not there.
 pub async fn open_store(settings: &Settings) -> anyhow::Result<Store> {
     let store = Store::open(&settings.store).await;
-    let store = store.with_context(|| format!("cannot open the store {}", settings.store.url))?;
+    let store =
+        store.with_context(|| format!("cannot open the store {}", settings.store.shown_url()))?;
     Ok(store.with_secrets_key(&settings.secrets.key))
 }
 
@@ -131,7 +135,11 @@ impl App {
         let (hub, streams) = start_streams(&settings, &metrics, &shutdown)
             .context("cannot start the fan-out shards")?;
         let limits = &settings.limits;
-        let bounds = Bounds { bytes: limits.flagset_bytes, waiting: limits.reads_waiting };
+        let bounds = Bounds {
+            bytes: limits.flagset_bytes,
+            waiting: limits.reads_waiting,
+            check: Duration::from_millis(settings.store.check_timeout_ms),
+        };
         let flagsets = FlagSets::new(store.clone(), bounds, metrics.flagset());
         let directory = Arc::new(Directory::default());
         let evaluations = Arc::new(Evaluations::new(metrics.analytics()));

@@ -20,6 +20,9 @@ pub const DEFAULT_FILE: &str = include_str!("../config/default.toml");
 
 const VARIABLE_PREFIX: &str = "FLAGCAST_";
 
+/// How URLs of PostgreSQL begin.
+const POSTGRES_SCHEMES: [&str; 2] = ["postgres://", "postgresql://"];
+
 /// Settings whose value is never printed.
 const SECRET_KEYS: [&str; 5] = [
     "auth.bootstrap_token",
@@ -86,9 +89,13 @@ pub struct Server {
 #[serde(deny_unknown_fields)]
 #[expect(missing_docs, reason = "config/default.toml documents each key once")]
 pub struct Store {
-    pub url: String,
+    /// A secret, because of the password in it.
+    pub url: Secret,
+    pub connections: u32,
     pub busy_timeout_ms: u64,
     pub poll_ms: u64,
+    pub check_timeout_ms: u64,
+    pub lost_after_seconds: u64,
 }
 
 /// Tokens given from outside.
@@ -327,7 +334,11 @@ impl fmt::Display for Loaded {
         for (key, row) in &self.rows {
             let secret = SECRET_KEYS.contains(&key.as_str());
             let empty = row.value.as_str().is_some_and(str::is_empty);
-            let shown = if secret && !empty { "\"***\"".to_owned() } else { row.value.to_string() };
+            let shown = match &row.value {
+                Value::String(url) if key == "store.url" => format!("{:?}", without_password(url)),
+                _ if secret && !empty => "\"***\"".to_owned(),
+                value => value.to_string(),
+            };
             writeln!(f, "{:<48} # {}", format!("{key} = {shown}"), row.source)?;
         }
         Ok(())
@@ -340,6 +351,37 @@ impl Server {
     pub fn has_tls(&self) -> bool {
         !self.tls_certificate.is_empty()
     }
+}
+
+impl Store {
+    /// Whether it is PostgreSQL.
+    #[must_use]
+    pub fn is_postgres(&self) -> bool {
+        POSTGRES_SCHEMES.iter().any(|scheme| self.url.expose().starts_with(scheme))
+    }
+
+    /// The URL as it may be shown.
+    #[must_use]
+    pub fn shown_url(&self) -> String {
+        without_password(self.url.expose())
+    }
+}
+
+/// A URL of the store without its password.
+fn without_password(url: &str) -> String {
+    if !POSTGRES_SCHEMES.iter().any(|scheme| url.starts_with(scheme)) {
+        return url.to_owned();
+    }
+    let Ok(mut parsed) = url::Url::parse(url) else {
+        return "postgres://***".to_owned();
+    };
+    if parsed.password().is_some() && parsed.set_password(Some("***")).is_err() {
+        return "postgres://***".to_owned();
+    }
+    if parsed.query_pairs().any(|(name, _)| name == "password") {
+        parsed.set_query(Some("***"));
+    }
+    parsed.into()
 }
 
 fn refuse(error: impl fmt::Display) -> ConfigError {
@@ -528,6 +570,26 @@ pub(crate) mod tests {
         ] {
             let error = load(&[(name, value)]).unwrap_err();
             assert!(error.contains("must be"), "{error}");
+        }
+    }
+
+    #[test]
+    fn the_password_of_the_store_is_masked() {
+        for (url, shown) in [
+            ("postgres://ann:s3cret@db/flags", "postgres://ann:***@db/flags"),
+            ("postgresql://db/flags?user=ann&password=s3cret", "postgresql://db/flags?***"),
+            ("postgres://ann:s3 cret@[db", "postgres://***"),
+            (
+                "postgres://ann@db:5433/flags?sslmode=require",
+                "postgres://ann@db:5433/flags?sslmode=require",
+            ),
+            ("sqlite:///var/lib/flagcast/flagcast.db", "sqlite:///var/lib/flagcast/flagcast.db"),
+        ] {
+            assert_eq!(without_password(url), shown);
+            let variable = [("FLAGCAST_STORE__URL".to_owned(), url.to_owned())];
+            let loaded = Loaded::load(None, variable.into_iter()).unwrap();
+            assert!(loaded.to_string().contains(&format!("store.url = {shown:?}")), "{loaded}");
+            assert!(!format!("{:?}", loaded.settings).contains("cret"));
         }
     }
 

@@ -113,7 +113,8 @@ pub enum StreamEnd {
     Joined,
     /// The system gave the gateway no room to keep it.
     Failed,
-    /// The grace period ended before the planned life of a stream that a cache shares.
+    /// The grace period ended before the planned life of a stream that a cache shares, or the store is lost
+    /// and other nodes may know more.
     Cut,
 }
 
@@ -151,6 +152,8 @@ impl StreamEnd {
 pub struct FlagSetMetrics {
     /// Flag sets rendered.
     pub builds: Counter,
+    /// Reads that were answered without the store's word that nothing is newer.
+    pub unconfirmed: Counter,
     /// Flag sets dropped because memory was short.
     pub evictions: Counter,
     /// Memory that rendered flag sets hold.
@@ -168,6 +171,10 @@ pub struct FeedMetrics {
     pub lag: Gauge,
     /// Reads of the feed that failed.
     pub errors: Counter,
+    /// For how long the store has not answered.
+    pub silence: Gauge,
+    /// Connections to hear of other nodes' changes that failed.
+    pub listener_errors: Counter,
 }
 
 /// What the evaluation counter measures.
@@ -327,6 +334,7 @@ impl Metrics {
     pub fn flagset(&self) -> FlagSetMetrics {
         FlagSetMetrics {
             builds: self.counter("flagcast_flagset_builds_total", &[]),
+            unconfirmed: self.counter("flagcast_reads_unconfirmed_total", &[]),
             evictions: self.counter("flagcast_flagset_evictions_total", &[]),
             bytes: self.gauge("flagcast_flagset_bytes", &[]),
             waiting: self.gauge("flagcast_reads_waiting", &[]),
@@ -341,6 +349,8 @@ impl Metrics {
         FeedMetrics {
             lag: self.gauge("flagcast_change_feed_lag_seconds", &[]),
             errors: self.counter("flagcast_change_feed_errors_total", &[]),
+            silence: self.gauge("flagcast_store_silent_seconds", &[]),
+            listener_errors: self.counter("flagcast_change_listener_errors_total", &[]),
         }
     }
 

@@ -21,8 +21,8 @@ const OWNER_ONLY: u32 = 0o600;
 
 /// Writes a project to standard output or to a file. A file is there whole or not at all.
 pub(crate) async fn export(settings: &Settings, args: &ExportArgs) -> anyhow::Result<()> {
-    let url = &settings.store.url;
     if !Store::is_there(&settings.store) {
+        let url = settings.store.shown_url();
         let text = format!("there is no store at {url}; set store.url (FLAGCAST_STORE__URL)");
         return Err(ConfigError::new(text).into());
     }

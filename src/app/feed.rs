@@ -3,9 +3,12 @@
 //! For each change, in this order: the new flag set answers every read, caches have forgotten the old
 //! one if the settings want that, then the ping leaves, then, a little later, its echo. A purge takes
 //! its time beside the feed: it holds up the pings of its own change only. Wake, then poll: a commit of this process wakes the feed at once, and a
-//! slow poll finds what another process committed or what a lost wake-up would have hidden.
+//! slow poll finds what another process committed or what a lost wake-up would have hidden. Where nodes
+//! share the store, a listener wakes the feed at the commits of the others. A database that is another one
+//! than before is looked at anew, as at the start.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -20,17 +23,22 @@ use crate::config::Settings;
 use crate::metrics::FeedMetrics;
 use crate::model::EnvironmentId;
 use crate::shutdown::Shutdown;
-use crate::store::{FeedEvent, StoreError};
+use crate::store::{FeedEvent, FeedNews, FeedPosition, StoreError, in_time, now_micros};
 
 /// Rest after a failed read of the store.
 const RETRY_PAUSE: Duration = Duration::from_millis(200);
+
+/// Longest wait for the store's answer: a network that is cut says nothing.
+const READ_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// The change feed of a process.
 #[derive(Debug)]
 pub struct Feed {
     told: Arc<Told>,
-    /// Position behind the last event that was told.
-    position: i64,
+    /// Behind the last event that was told.
+    position: FeedPosition,
+    /// Whether the store counts as lost, so that it is said once.
+    lost: bool,
     poll: Duration,
     echo: Option<Duration>,
     metrics: FeedMetrics,
@@ -63,6 +71,7 @@ impl Feed {
         Ok(Self {
             told: Arc::new(told),
             position,
+            lost: false,
             poll: Duration::from_millis(settings.store.poll_ms),
             echo: (!echo.is_zero()).then_some(echo),
             metrics,
@@ -74,10 +83,16 @@ impl Feed {
         let mut echoes = Echoes::default();
         let mut pinging = Pinging::new();
         let store = self.told.store.clone();
+        let failures = self.metrics.listener_errors.clone();
+        let mut listening = pin!(store.listen(|error| {
+            failures.increment(1);
+            tracing::warn!(%error, "cannot hear of other nodes' changes; polling finds them");
+        }));
         let mut next_poll = Instant::now();
         loop {
             tokio::select! {
                 () = shutdown.stopped() => return,
+                () = &mut listening => {}
                 () = store.committed() => {}
                 () = tokio::time::sleep_until(next_poll) => {}
                 Some(id) = echoes.next() => {
@@ -90,11 +105,34 @@ impl Feed {
                 }
             }
             next_poll = Instant::now() + self.poll;
-            if let Err(error) = self.catch_up(&mut echoes, &mut pinging).await {
-                self.metrics.errors.increment(1);
-                tracing::warn!(%error, "the change feed cannot read the store; it tries again");
-                next_poll = Instant::now() + RETRY_PAUSE;
+            match self.catch_up(&mut echoes, &mut pinging).await {
+                Ok(()) => self.store_answers(),
+                Err(error) => {
+                    self.store_is_silent(&error);
+                    next_poll = Instant::now() + RETRY_PAUSE;
+                }
             }
+        }
+    }
+
+    fn store_answers(&mut self) {
+        self.told.store.answered();
+        self.metrics.silence.set(0.0);
+        if std::mem::take(&mut self.lost) {
+            tracing::info!("the store answers again");
+        }
+    }
+
+    fn store_is_silent(&mut self, error: &StoreError) {
+        let store = &self.told.store;
+        store.failed();
+        self.metrics.errors.increment(1);
+        self.metrics.silence.set(store.silent_for().unwrap_or_default().as_secs_f64());
+        tracing::warn!(%error, "the change feed cannot read the store; it tries again");
+        if store.is_lost() && !self.lost {
+            self.lost = true;
+            tracing::error!("the store is lost: not ready, and caches are sent to other nodes");
+            self.told.hub.cut_cached();
         }
     }
 
@@ -106,25 +144,79 @@ impl Feed {
         pinging: &mut Pinging,
     ) -> Result<(), StoreError> {
         loop {
-            let events = self.told.store.feed_after(self.position).await?;
-            let (Some(first), Some(last)) = (events.first(), events.last()) else {
+            let news = in_time(READ_TIMEOUT, self.told.store.feed_after(&self.position)).await?;
+            let FeedNews::Events(events, position) = news else {
+                self.look_at_everything(echoes, pinging).await?;
+                continue;
+            };
+            let Some(first) = events.first() else {
+                self.position = position;
                 self.metrics.lag.set(0.0);
                 return Ok(());
             };
             self.metrics.lag.set(since(first.at).as_secs_f64());
             for (id, news) in fold(&events) {
-                let Some(due) = self.told.serve(id, news).await? else { continue };
-                if self.told.purger.is_none() {
-                    self.put_off_echo(self.told.ping(&due), echoes);
-                } else {
-                    // Pings that overtake each other are no harm: an older one tells nobody.
-                    pinging.spawn(Arc::clone(&self.told).purge_and_ping(due));
-                }
+                self.tell(id, news, echoes, pinging).await?;
             }
-            self.position = last.id;
+            self.position = position;
             // Behind the pings: who listens comes before who is called.
             self.told.webhooks.wake();
         }
+    }
+
+    async fn tell(
+        &self,
+        id: EnvironmentId,
+        news: News,
+        echoes: &mut Echoes,
+        pinging: &mut Pinging,
+    ) -> Result<(), StoreError> {
+        let Some(due) = in_time(READ_TIMEOUT, self.told.serve(id, news)).await? else {
+            return Ok(());
+        };
+        if self.told.purger.is_none() {
+            self.put_off_echo(self.told.ping(&due), echoes);
+        } else {
+            // Pings that overtake each other are no harm: an older one tells nobody.
+            pinging.spawn(Arc::clone(&self.told).purge_and_ping(due));
+        }
+        Ok(())
+    }
+
+    /// The database is another one than before. What it holds now is told; what it does not hold any
+    /// more is gone.
+    async fn look_at_everything(
+        &mut self,
+        echoes: &mut Echoes,
+        pinging: &mut Pinging,
+    ) -> Result<(), StoreError> {
+        let store = &self.told.store;
+        let position = in_time(READ_TIMEOUT, store.feed_end()).await?;
+        let entries = in_time(READ_TIMEOUT, store.directory()).await?;
+        let mut gone: BTreeSet<EnvironmentId> = self.told.directory.ids().into_iter().collect();
+        for entry in &entries {
+            let environment = &entry.environment;
+            let known = self.told.directory.client_key(environment.id);
+            // A number that is another environment's now would show it the flags of the old one.
+            if known.is_none_or(|known| known.client_key == environment.client_key) {
+                gone.remove(&environment.id);
+            }
+        }
+        for id in gone {
+            self.told.forget(id);
+        }
+        let now = now_micros();
+        for entry in &entries {
+            let is_new = !self.told.directory.holds(entry.environment.id);
+            self.told.directory.insert(entry);
+            if is_new {
+                self.told.hub.welcome();
+            }
+            let news = News { stamp: Some((entry.environment.stamp, now)), ..News::default() };
+            self.tell(entry.environment.id, news, echoes, pinging).await?;
+        }
+        self.position = position;
+        Ok(())
     }
 
     fn put_off_echo(&self, pinged: Option<EnvironmentId>, echoes: &mut Echoes) {

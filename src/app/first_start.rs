@@ -43,7 +43,9 @@ pub(super) async fn prepare(
     if !is_first && (chosen.is_empty() || is_known) {
         return Ok(());
     }
-    let mut change = store.change(origin("first start")).await?;
+    // A store into which somebody has imported something needs no demo.
+    let demo = is_first && demo && store.projects(Page::ALL).await?.is_empty();
+    let change = store.change(origin("first start")).await?;
     // With a token of the operator's choice there is nothing secret to print.
     let (name, secret) = if chosen.is_empty() {
         ("first-admin", new_token())
@@ -52,16 +54,33 @@ pub(super) async fn prepare(
     };
     let (hash, scope) = (digest(secret.expose()), Scope::default());
     let token = NewToken { name, role: Role::Admin, scope: &scope, hash: &hash };
-    change.create_token(&token, limits).await?;
-    // A store into which somebody has imported something needs no demo.
-    let demo = is_first && demo && store.projects(Page::ALL).await?.is_empty();
-    let demo_key = if demo { Some(create_demo(&mut change, limits).await?) } else { None };
-    change.seal().await?;
-    change.commit().await?;
+    let demo_key = match fill(change, &token, demo, limits).await {
+        // Another node has started on the same store at the same time, and was first.
+        Err(error) if already_exists(&error) => return Ok(()),
+        filled => filled?,
+    };
     if is_first {
         greet(public_url, chosen.is_empty().then_some(&secret), demo_key.as_ref());
     }
     Ok(())
+}
+
+/// Makes the first token, and the demo project if it is wanted; answers with the demo's client key.
+async fn fill(
+    mut change: Change,
+    token: &NewToken<'_>,
+    demo: bool,
+    limits: &Limits,
+) -> anyhow::Result<Option<ClientKey>> {
+    change.create_token(token, limits).await?;
+    let demo_key = if demo { Some(create_demo(&mut change, limits).await?) } else { None };
+    change.seal().await?;
+    change.commit().await?;
+    Ok(demo_key)
+}
+
+fn already_exists(error: &anyhow::Error) -> bool {
+    matches!(error.downcast_ref(), Some(StoreError::AlreadyExists { .. }))
 }
 
 /// Makes sure that the configured token exists, and no other.

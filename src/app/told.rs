@@ -117,8 +117,7 @@ impl Told {
     ) -> Result<Option<Due>, StoreError> {
         let is_new = !self.directory.holds(id);
         if (news.look_again || is_new) && !self.directory.refresh(&self.store, id).await? {
-            self.flagsets.remove(id);
-            self.hub.remove(id);
+            self.forget(id);
             return Ok(None);
         }
         let News { stamp: Some((stamp, committed_at)), urgent, .. } = news else {
@@ -131,6 +130,13 @@ impl Told {
             self.flagsets.advance(id, stamp.revision).await?;
         }
         Ok(Some(Due { id, known, stamp, committed_at, urgent, is_new }))
+    }
+
+    /// Forgets an environment that is gone.
+    pub(super) fn forget(&self, id: EnvironmentId) {
+        self.directory.remove(id);
+        self.flagsets.remove(id);
+        self.hub.remove(id);
     }
 
     /// Makes caches forget what a change has made old; there is nothing to forget of an environment

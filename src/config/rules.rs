@@ -5,7 +5,8 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 
 use super::{
-    Auth, Cdn, ConfigError, FanOut, Limits, Purge, Secrets, Server, Settings, Stream, Webhook,
+    Auth, Cdn, ConfigError, FanOut, Limits, Purge, Secrets, Server, Settings, Store, Stream,
+    Webhook,
 };
 use crate::model::Secret;
 
@@ -27,6 +28,9 @@ const WEBHOOK_TIMEOUT_MS_MAX: u64 = 60_000;
 /// More attempts at a time than a process has connections for.
 const WEBHOOK_CONCURRENCY_MAX: usize = 10_000;
 
+/// More than a PostgreSQL has for all.
+const STORE_CONNECTIONS_MAX: u32 = 1000;
+
 /// A key of AES-256.
 const SECRETS_KEY_BYTES: usize = 32;
 
@@ -43,13 +47,25 @@ impl Settings {
         self.webhook.check()?;
         self.secrets.check()?;
         self.limits.check()?;
+        self.store.check()?;
+        rule(self.analytics.flush_seconds > 0, "analytics.flush_seconds must be at least 1")
+    }
+}
+
+impl Store {
+    fn check(&self) -> Result<(), ConfigError> {
         rule(
-            self.store.poll_ms > 0 && self.analytics.flush_seconds > 0,
-            "store.poll_ms and analytics.flush_seconds must be at least 1",
+            self.url.expose().starts_with("sqlite:") || self.is_postgres(),
+            "store.url must begin with sqlite:// or postgres://, for example \
+             sqlite:///var/lib/flagcast/flagcast.db or postgres://flagcast:password@db.example.com/flagcast",
         )?;
         rule(
-            self.store.url.starts_with("sqlite:"),
-            "store.url must begin with sqlite://, for example sqlite:///var/lib/flagcast/flagcast.db",
+            (2..=STORE_CONNECTIONS_MAX).contains(&self.connections),
+            "store.connections must be 2 to 1000: half of them write, the others read",
+        )?;
+        rule(
+            self.poll_ms > 0 && self.check_timeout_ms > 0,
+            "store.poll_ms and store.check_timeout_ms must be at least 1",
         )
     }
 }

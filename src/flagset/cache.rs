@@ -5,24 +5,30 @@
 //! of a revision that the store does not have yet waits a moment for it.
 
 use std::pin::{Pin, pin};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use arc_swap::ArcSwapOption;
 use dashmap::DashMap;
 use metrics::Gauge;
-use tokio::sync::{Mutex, Notify, Semaphore};
+use tokio::sync::{Mutex as AsyncMutex, Notify, Semaphore};
 use tokio::time::{Instant, timeout_at};
 
 use super::set::FlagSet;
 use crate::metrics::FlagSetMetrics;
 use crate::model::{EnvironmentId, Revision};
-use crate::store::{Store, StoreError};
+use crate::store::{Store, StoreError, in_time};
 
 /// Longest wait of a read for a revision that the store does not have yet: its commit may be on its
 /// way here from another node, and a client that is told to come back does so after a second.
 const AHEAD_WAIT: Duration = Duration::from_millis(500);
+
+/// Longest build: it holds up every read of its environment.
+const BUILD_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// How long the store is left alone after it has not answered, so that reads are quick meanwhile.
+const UNASKED: Duration = Duration::from_secs(1);
 
 /// What the flag sets of a process may take.
 #[derive(Clone, Copy, Debug)]
@@ -31,6 +37,8 @@ pub struct Bounds {
     pub bytes: usize,
     /// Reads that wait for a revision.
     pub waiting: usize,
+    /// How long a read waits for the store's word that nothing is newer, if nodes share it.
+    pub check: Duration,
 }
 
 /// The flag sets of a process. Clones share them.
@@ -50,6 +58,9 @@ struct Inner {
     reads: AtomicU64,
     /// Reads that may wait for a revision.
     waits: Semaphore,
+    check: Duration,
+    /// Until then the store is not asked whether anything is newer: it has not answered a moment ago.
+    unasked_until: Mutex<Option<Instant>>,
     metrics: FlagSetMetrics,
 }
 
@@ -59,8 +70,8 @@ struct Slot {
     last_read: AtomicU64,
     /// Rings when a newer set is in place.
     advanced: Notify,
-    /// Held by the build; holds when the last one began.
-    began: Mutex<Option<Instant>>,
+    /// Held by the build; holds when the last one began that succeeded.
+    began: AsyncMutex<Option<Instant>>,
 }
 
 impl FlagSets {
@@ -74,33 +85,65 @@ impl FlagSets {
             bytes: AtomicUsize::new(0),
             reads: AtomicU64::new(0),
             waits: Semaphore::new(bounds.waiting.min(Semaphore::MAX_PERMITS)),
+            check: bounds.check,
+            unasked_until: Mutex::default(),
             metrics,
         };
         Self { inner: Arc::new(inner) }
     }
 
-    /// The newest flag set that this process knows of, or nothing when the environment is gone.
+    /// The newest flag set, or nothing when the environment is gone. Where nodes share the store, another
+    /// one may have told of a change that this one has not heard of: so the store is asked whether what is
+    /// held is the newest. If it does not answer, what is held is served.
     pub async fn get(&self, id: EnvironmentId) -> Result<Option<Arc<FlagSet>>, StoreError> {
-        if let Some(set) = self.peek(id) {
-            return Ok(Some(set));
+        let Some(held) = self.peek(id) else {
+            return in_time(BUILD_TIMEOUT, self.boxed_build(id, Revision(0))).await;
+        };
+        if !self.inner.store.is_shared() || self.is_unasked() {
+            return Ok(Some(held));
         }
-        self.boxed_build(id, Revision(0)).await
+        // Reads that come together share one question; it begins after all of them have come.
+        let asked = in_time(self.inner.check, self.boxed_build(id, Revision(u64::MAX)));
+        match asked.await {
+            Ok(newest) => Ok(newest),
+            Err(error) => {
+                tracing::warn!(%error, "cannot ask the store for the newest revision; serving the last known");
+                self.inner.metrics.unconfirmed.increment(1);
+                let until = Instant::now() + UNASKED;
+                *self.inner.unasked_until.lock().unwrap_or_else(PoisonError::into_inner) =
+                    Some(until);
+                Ok(Some(held))
+            }
+        }
+    }
+
+    fn is_unasked(&self) -> bool {
+        let until = self.inner.unasked_until.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_unasked = until.is_some_and(|until| Instant::now() < until);
+        if is_unasked {
+            self.inner.metrics.unconfirmed.increment(1);
+        }
+        is_unasked
     }
 
     /// A flag set of at least `revision`. Reads through when this process is behind, waits a moment
-    /// when the store is, too, and then answers with nothing.
+    /// when the store is, too, or does not answer, and then answers with nothing.
     pub async fn at_least(
         &self,
         id: EnvironmentId,
         revision: Revision,
     ) -> Result<Option<Arc<FlagSet>>, StoreError> {
         let reaches = |set: &Arc<FlagSet>| set.stamp.revision >= revision;
-        if let Some(set) = self.peek(id).filter(reaches) {
-            return Ok(Some(set));
+        let held = self.peek(id);
+        if let Some(set) = held.as_ref().filter(|set| reaches(set)) {
+            return Ok(Some(Arc::clone(set)));
         }
-        let Some(behind) = self.boxed_build(id, revision).await? else { return Ok(None) };
-        if reaches(&behind) {
-            return Ok(Some(behind));
+        match in_time(BUILD_TIMEOUT, self.boxed_build(id, revision)).await {
+            Ok(None) => return Ok(None),
+            Ok(Some(set)) if reaches(&set) => return Ok(Some(set)),
+            Ok(Some(_)) => {}
+            Err(error) if held.is_none() => return Err(error),
+            Err(error) => tracing::warn!(%error, "cannot read a revision that is ahead of ours"),
         }
         Ok(Box::pin(self.wait_for(id, revision)).await)
     }
@@ -182,15 +225,20 @@ impl FlagSets {
         if held.as_ref().is_some_and(|set| fresh || set.stamp.revision >= wanted.max(Revision(1))) {
             return Ok(held);
         }
-        *began = Some(Instant::now());
+        // Noted when it has succeeded: who waited for one that failed asks again.
+        let begins = Instant::now();
         if let Some(held) = &held {
-            // Cheaper than a build: a revision that was never issued costs one row.
+            // Cheaper than a build: a revision that was never issued costs one row. A database that has
+            // lost its last changes may be behind: nobody is ever given an older set than before.
             let present = self.inner.store.revision(id).await?;
-            if present == Some(held.stamp.revision) {
+            if present.is_some_and(|present| present <= held.stamp.revision) {
+                *began = Some(begins);
                 return Ok(Some(Arc::clone(held)));
             }
         }
-        let Some(state) = self.inner.store.environment_state(id).await? else {
+        let state = self.inner.store.environment_state(id).await?;
+        *began = Some(begins);
+        let Some(state) = state else {
             self.remove(id);
             return Ok(None);
         };

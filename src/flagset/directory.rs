@@ -93,11 +93,22 @@ impl Directory {
         for digest in &digests {
             self.by_digest.insert(*digest, id);
         }
+        if let Some(old) =
+            before.as_ref().filter(|before| before.client_key != environment.client_key)
+        {
+            self.by_client_key.remove(&old.client_key);
+        }
         for revoked in before.iter().flat_map(|before| &before.digests) {
             if !digests.contains(revoked) {
                 self.by_digest.remove(revoked);
             }
         }
+    }
+
+    /// Every environment.
+    #[must_use]
+    pub fn ids(&self) -> Vec<EnvironmentId> {
+        self.entries.iter().map(|entry| *entry.key()).collect()
     }
 
     /// Forgets an environment and its keys.

@@ -216,7 +216,15 @@ impl From<StoreError> for Problem {
                 let detail = format!("{detail}; take a new key for a new request");
                 Self::new(StatusCode::UNPROCESSABLE_ENTITY, "idempotency_key_reused", detail)
             }
-            StoreError::Damaged(_) | StoreError::Migration(_) => {
+            StoreError::OutcomeUnknown(_) => {
+                tracing::error!(error = %detail, "the store failed");
+                let detail = "the store did not answer when the change was made true: it may have been \
+                    made or not; look, or repeat the request with its `Idempotency-Key`";
+                let status = StatusCode::SERVICE_UNAVAILABLE;
+                let problem = Self::new(status, "outcome_unknown", detail);
+                Self { retry_after: Some(STORE_RETRY_SECONDS), ..problem }
+            }
+            StoreError::Damaged(_) | StoreError::Migration(_) | StoreError::Unsuitable(_) => {
                 tracing::error!(error = %detail, "the store failed");
                 Self::internal()
             }

@@ -26,7 +26,7 @@ pub(super) const ARRIVAL_BOUNDS: [f64; 12] =
 pub(super) const TURN_BOUNDS: [f64; 9] =
     [0.000_1, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.1, 1.0];
 
-pub(super) const COUNTERS: [(&str, Option<Unit>, &str); 24] = [
+pub(super) const COUNTERS: [(&str, Option<Unit>, &str); 26] = [
     ("flagcast_pings_total", None, "Changes told to the subscribers of an environment."),
     ("flagcast_echoes_total", None, "Second pings of a change."),
     ("flagcast_ping_frames_total", None, "Ping frames handed to connections."),
@@ -39,6 +39,16 @@ pub(super) const COUNTERS: [(&str, Option<Unit>, &str); 24] = [
     ("flagcast_flagset_builds_total", None, "Flag sets rendered."),
     ("flagcast_flagset_evictions_total", None, "Flag sets dropped to save memory."),
     ("flagcast_change_feed_errors_total", None, "Reads of the change feed that failed."),
+    (
+        "flagcast_change_listener_errors_total",
+        None,
+        "Connections that should hear of other nodes' changes and failed.",
+    ),
+    (
+        "flagcast_reads_unconfirmed_total",
+        None,
+        "Reads answered with the last known flags: PostgreSQL did not say whether they are the newest.",
+    ),
     ("flagcast_canary_missed_total", None, "Changes that did not reach our own public URL."),
     ("flagcast_canary_stale_total", None, "Reads there that were older than asked for."),
     ("flagcast_canary_read_failures_total", None, "Reads there that failed."),
@@ -57,7 +67,7 @@ pub(super) const COUNTERS: [(&str, Option<Unit>, &str); 24] = [
     ("flagcast_logins_refused_total", None, "Requests with a missing or wrong token."),
 ];
 
-pub(super) const GAUGES: [(&str, Option<Unit>, &str); 13] = [
+pub(super) const GAUGES: [(&str, Option<Unit>, &str); 14] = [
     ("flagcast_streams_open", None, "Event streams open now."),
     ("flagcast_frames_unfinished", None, "Streams whose client has not taken a whole frame yet."),
     ("flagcast_connections_open", None, "Connections open now."),
@@ -67,6 +77,11 @@ pub(super) const GAUGES: [(&str, Option<Unit>, &str); 13] = [
     ("flagcast_canary_streams_open", None, "Streams that the canary has open."),
     ("flagcast_reads_waiting", None, "Reads that wait for a revision that is not here yet."),
     ("flagcast_change_feed_lag_seconds", Some(Unit::Seconds), "Age of the oldest untold change."),
+    (
+        "flagcast_store_silent_seconds",
+        Some(Unit::Seconds),
+        "How long the store has not answered; 0 while it does.",
+    ),
     ("flagcast_webhook_endpoints", None, "Webhook endpoints, by status."),
     (
         "flagcast_webhook_endpoints_behind",

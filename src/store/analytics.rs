@@ -30,7 +30,14 @@ pub struct DayCount {
 impl Store {
     /// Adds counts in one transaction. Those of flags that do not exist (any more) are left out.
     pub async fn add_evaluations(&self, counts: &[EvaluationCount]) -> Result<(), StoreError> {
-        let mut tx = self.writer.begin_with("BEGIN IMMEDIATE").await?;
+        let mut tx = self.begin_write().await?;
+        // In one order for all: two nodes that count the same flags must not wait for each other.
+        let mut counts: Vec<_> = counts.iter().collect();
+        counts.sort_by(|a, b| {
+            let place =
+                |c: &EvaluationCount| (c.environment_id, c.feature_key.to_ascii_lowercase());
+            place(a).cmp(&place(b)).then_with(|| a.day.cmp(&b.day))
+        });
         for added in counts {
             sqlx::query(
                 "INSERT INTO evaluation_counts (environment_id, feature_id, day, count) \

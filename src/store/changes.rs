@@ -10,6 +10,7 @@ use serde_json::Value as Json;
 use sqlx::{Any, Row as _, Transaction};
 use tokio::sync::Notify;
 
+use super::database::Database;
 use super::outbox::Happened;
 use super::sealing::Sealer;
 use super::{Connection, Store, StoreError, counter, now_micros, signed};
@@ -40,6 +41,7 @@ pub struct Moved {
 #[derive(Debug)]
 pub struct Change {
     tx: Transaction<'static, Any>,
+    database: Database,
     origin: Origin,
     now: i64,
     notes: Vec<Note>,
@@ -121,10 +123,9 @@ impl Note {
 impl Store {
     /// Begins a change. It waits for the writers before it.
     pub async fn change(&self, origin: Origin) -> Result<Change, StoreError> {
-        // IMMEDIATE takes the write lock now: a deferred one could fail half-way.
-        let tx = self.writer.begin_with("BEGIN IMMEDIATE").await?;
         Ok(Change {
-            tx,
+            tx: self.begin_write().await?,
+            database: self.pools.database,
             origin,
             now: now_micros(),
             notes: Vec::new(),
@@ -138,6 +139,7 @@ impl Store {
 impl Change {
     /// The answer that `idempotency` got before, if it did; refused when the request differs.
     pub async fn replay(&mut self, wanted: &Idempotency) -> Result<Option<Replay>, StoreError> {
+        self.queue(&format!("answer {} {}", wanted.token_id.0, wanted.key)).await?;
         sqlx::query("DELETE FROM idempotent_answers WHERE created_at < $1")
             .bind(self.now - IDEMPOTENCY_MICROS)
             .execute(self.connection())
@@ -220,7 +222,7 @@ impl Change {
     /// Makes it true and wakes the change feed.
     pub async fn commit(self) -> Result<(), StoreError> {
         let Self { tx, committed, .. } = self;
-        tx.commit().await?;
+        tx.commit().await.map_err(StoreError::of_commit)?;
         committed.notify_one();
         Ok(())
     }
@@ -241,6 +243,23 @@ impl Change {
     /// Lets its pings leave at once and its readers come at once: a kill switch.
     pub fn mark_urgent(&mut self) {
         self.urgent = true;
+    }
+
+    /// Waits for the changes before it that named the same thing, and goes on with what they left: what is
+    /// read from now on stays true until this change is done. Different things do not wait for each
+    /// other. SQLite has one change at a time anyway.
+    pub(super) async fn queue(&mut self, what: &str) -> Result<(), StoreError> {
+        if self.database == Database::Postgres {
+            sqlx::query("SELECT pg_advisory_xact_lock(hashtextextended('flagcast ' || $1, 0))")
+                .bind(what)
+                .execute(self.connection())
+                .await?;
+        }
+        Ok(())
+    }
+
+    pub(super) fn database(&self) -> Database {
+        self.database
     }
 
     pub(super) fn connection(&mut self) -> &mut Connection {

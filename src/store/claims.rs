@@ -9,6 +9,7 @@ use std::collections::HashSet;
 use sqlx::Row as _;
 use sqlx::any::AnyRow;
 
+use super::database::Database;
 use super::sealing::Sealer;
 use super::settlements::{Settlement, settle};
 use super::webhooks::{COLUMNS, revision, small, webhook_of, word};
@@ -110,16 +111,21 @@ impl Store {
                 return Ok(Vec::new());
             }
         }
-        let mut tx = self.writer.begin_with("BEGIN IMMEDIATE").await?;
-        for settlement in settlements {
-            settle(&mut tx, settlement, lease, now).await?;
+        let mut tx = self.begin_write().await?;
+        let database = self.pools.database;
+        // In the order of endpoints, as changes take them: two who wait for each other would wait for ever.
+        let mut settlements: Vec<_> = settlements.iter().collect();
+        settlements.sort_by_key(|settlement| settlement.claim.webhook.id);
+        for settlement in &settlements {
+            settle(&mut tx, database, settlement, (lease, now)).await?;
         }
         if !settlements.is_empty() {
             due = candidates(&mut tx, room, now).await?;
         }
         let mut claims = Vec::new();
         for candidate in due {
-            let claimed = claim(&mut tx, &self.sealer, candidate, (lease, until, now)).await?;
+            let claimed =
+                claim(&mut tx, (database, &self.sealer), candidate, (lease, until, now)).await?;
             claims.extend(claimed);
         }
         tx.commit().await?;
@@ -133,7 +139,7 @@ impl Store {
     pub async fn release(&self, lease: &str) -> Result<(), StoreError> {
         sqlx::query("UPDATE webhooks SET leased_until = 0 WHERE lease = $1 AND leased_until > 0")
             .bind(lease)
-            .execute(&self.writer)
+            .execute(&mut *self.writer().await?)
             .await?;
         Ok(())
     }
@@ -184,19 +190,22 @@ async fn candidates(
 /// Claims an endpoint for one of its deliveries, unless somebody else was first.
 async fn claim(
     connection: &mut Connection,
-    sealer: &Sealer,
+    (database, sealer): (Database, &Sealer),
     candidate: Candidate,
     (lease, until, now): (&str, i64, i64),
 ) -> Result<Option<Claim>, StoreError> {
-    let taken = sqlx::query(
-        "UPDATE webhooks SET lease = $1, leased_until = $2 WHERE id = $3 AND leased_until <= $4",
-    )
-    .bind(lease)
-    .bind(until)
-    .bind(candidate.webhook)
-    .bind(now)
-    .execute(&mut *connection)
-    .await?;
+    let statement = format!(
+        "UPDATE webhooks SET lease = $1, leased_until = $2 WHERE id = \
+         (SELECT id FROM webhooks WHERE id = $3 AND leased_until <= $4{})",
+        database.lock_free()
+    );
+    let taken = sqlx::query(sqlx::AssertSqlSafe(statement))
+        .bind(lease)
+        .bind(until)
+        .bind(candidate.webhook)
+        .bind(now)
+        .execute(&mut *connection)
+        .await?;
     if taken.rows_affected() == 0 {
         return Ok(None);
     }

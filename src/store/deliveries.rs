@@ -79,14 +79,14 @@ impl Store {
         )
         .bind(before)
         .bind(PRUNE_STEP)
-        .execute(&self.writer)
+        .execute(&mut *self.writer().await?)
         .await?;
         let attempts = sqlx::query(
             "DELETE FROM attempts WHERE id IN (SELECT id FROM attempts WHERE at < $1 LIMIT $2)",
         )
         .bind(before)
         .bind(PRUNE_STEP)
-        .execute(&self.writer)
+        .execute(&mut *self.writer().await?)
         .await?;
         let full = |rows: u64| i64::try_from(rows).is_ok_and(|rows| rows >= PRUNE_STEP);
         Ok(full(deliveries.rows_affected()) || full(attempts.rows_affected()))

@@ -2,7 +2,7 @@
 
 use crate::model::Revision;
 
-/// Why the store did not do as asked. Nothing was written in any of these cases.
+/// Why the store did not do as asked. Nothing was written, unless the case says otherwise.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
     /// There is no such row.
@@ -46,6 +46,12 @@ pub enum StoreError {
     /// An idempotency key came with another request before.
     #[error("the idempotency key was used for another request")]
     IdempotencyKeyReused,
+    /// The connection broke while the change was made true: it may have been made, or not.
+    #[error("the database did not say whether the change was made: {0}")]
+    OutcomeUnknown(#[source] sqlx::Error),
+    /// The database is not one that we can work with.
+    #[error("{0}")]
+    Unsuitable(String),
     /// A row that we wrote cannot be read.
     #[error("the store is damaged: {0}")]
     Damaged(String),
@@ -54,12 +60,41 @@ pub enum StoreError {
     Migration(#[source] sqlx::migrate::MigrateError),
     /// The database does not answer, or not in time.
     #[error("the database does not answer: {0}")]
-    Unavailable(#[from] sqlx::Error),
+    Unavailable(#[source] sqlx::Error),
 }
 
 impl StoreError {
     pub(super) fn not_found(what: &'static str, key: &str) -> Self {
         Self::NotFound { what, key: key.to_owned() }
+    }
+
+    /// What a failed commit means: the database has refused it, or has not answered.
+    pub(super) fn of_commit(error: sqlx::Error) -> Self {
+        match error {
+            // 57P: the session was ended, perhaps while it only waited for a standby; 08: so was the connection.
+            sqlx::Error::Database(refusal)
+                if !refusal
+                    .code()
+                    .is_some_and(|code| code.starts_with("57P") || code.starts_with("08")) =>
+            {
+                Self::Unavailable(sqlx::Error::Database(refusal))
+            }
+            error => Self::OutcomeUnknown(error),
+        }
+    }
+
+    /// Whether it may be otherwise in a moment: the database cannot be reached, or is not ready.
+    #[must_use]
+    pub fn may_pass(&self) -> bool {
+        match self {
+            // Classes of conditions: 28 and 3D are a wrong password and a wrong name.
+            Self::Unavailable(sqlx::Error::Database(error)) => {
+                !error.code().is_some_and(|code| code.starts_with("28") || code.starts_with("3D"))
+            }
+            Self::Unavailable(sqlx::Error::Tls(_)) => false,
+            Self::Unavailable(_) | Self::OutcomeUnknown(_) => true,
+            _ => false,
+        }
     }
 
     /// Turns a violated unique rule into `AlreadyExists`.
@@ -70,5 +105,18 @@ impl StoreError {
             }
             _ => Self::Unavailable(error),
         }
+    }
+}
+
+/// What PostgreSQL says to a text with a NUL. The doors let none in, so nothing is called that.
+const NUL_IN_TEXT: &str = "22021";
+
+impl From<sqlx::Error> for StoreError {
+    fn from(error: sqlx::Error) -> Self {
+        let code = error.as_database_error().and_then(sqlx::error::DatabaseError::code);
+        if code.is_some_and(|code| code == NUL_IN_TEXT) {
+            return Self::not_found("row", "\\0");
+        }
+        Self::Unavailable(error)
     }
 }

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use sqlx::sqlite::SqliteConnectOptions;
-use sqlx::{Any, Row as _, Transaction};
+use sqlx::{Any, Executor as _, Row as _, Transaction};
 
 use super::identities::known_of;
 use super::identity_overrides::state_of;
@@ -42,13 +42,17 @@ impl Store {
     /// that there is no database.
     #[must_use]
     pub fn is_there(settings: &config::Store) -> bool {
-        let Ok(options) = settings.url.parse::<SqliteConnectOptions>() else { return true };
-        options.get_filename().exists()
+        let options = settings.url.expose().parse::<SqliteConnectOptions>();
+        settings.is_postgres() || options.map_or(true, |options| options.get_filename().exists())
     }
 
     /// The store as it is now, for as long as somebody reads it.
     pub async fn snapshot(&self) -> Result<Snapshot, StoreError> {
-        let tx = self.readers.begin_with("BEGIN").await?;
+        let mut tx = self.begin_read().await?;
+        if self.is_shared() {
+            // Whoever reads what is written from it may take their time.
+            tx.execute("SET LOCAL idle_in_transaction_session_timeout = 0").await?;
+        }
         Ok(Snapshot { tx, sealer: Arc::clone(&self.sealer) })
     }
 }

@@ -3,6 +3,7 @@
 use sqlx::Row as _;
 use sqlx::any::AnyRow;
 
+use super::database::Database;
 use super::{Store, StoreError, counter, flag, json};
 use crate::model::{ChangeEvent, EnvironmentId, Origin, Revision, Stamp, UpdatedAt};
 
@@ -24,6 +25,33 @@ pub struct FeedEvent {
     pub urgent: bool,
 }
 
+/// A place in the change feed: everything before it was read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FeedPosition(Place);
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Place {
+    /// Behind the event with this id: with one writer, ids are in the order of commits.
+    Id(i64),
+    /// What a statement saw. Ids are given before commits, so the id of the last event says nothing about
+    /// those that were still open; the snapshot names them.
+    Snapshot {
+        /// Where the database came from: in another one, the numbers of transactions mean nothing.
+        lineage: String,
+        /// `xmin:xmax:xip,…`, as PostgreSQL writes it.
+        snapshot: String,
+    },
+}
+
+/// What a read of the feed found.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum FeedNews {
+    /// Events behind the position, oldest first, and the position behind them.
+    Events(Vec<FeedEvent>, FeedPosition),
+    /// The database is another one than before: everything must be looked at again.
+    Restarted,
+}
+
 /// Which events an audit list shows. Empty texts mean any.
 #[derive(Clone, Debug, Default)]
 pub struct AuditFilter {
@@ -42,16 +70,42 @@ pub struct AuditFilter {
 }
 
 impl Store {
-    /// Position of the newest event, 0 when there is none.
-    pub async fn feed_end(&self) -> Result<i64, StoreError> {
-        let row = sqlx::query("SELECT COALESCE(MAX(id), 0) AS n FROM change_events")
-            .fetch_one(&mut *self.reader().await?)
-            .await?;
-        Ok(row.try_get("n")?)
+    /// The end of the feed.
+    pub async fn feed_end(&self) -> Result<FeedPosition, StoreError> {
+        let mut reader = self.reader().await?;
+        let place = match self.pools.database {
+            Database::Sqlite => {
+                let row = sqlx::query("SELECT COALESCE(MAX(id), 0) AS n FROM change_events")
+                    .fetch_one(&mut *reader)
+                    .await?;
+                Place::Id(row.try_get("n")?)
+            }
+            Database::Postgres => {
+                let row = sqlx::query(
+                    "SELECT CAST(pg_current_snapshot() AS TEXT) AS snapshot, lineage FROM lineage",
+                )
+                .fetch_one(&mut *reader)
+                .await?;
+                Place::Snapshot {
+                    lineage: row.try_get("lineage")?,
+                    snapshot: row.try_get("snapshot")?,
+                }
+            }
+        };
+        Ok(FeedPosition(place))
     }
 
-    /// The events behind `after`, oldest first; an empty answer means there are none.
-    pub async fn feed_after(&self, after: i64) -> Result<Vec<FeedEvent>, StoreError> {
+    /// The events behind `after`; none means that there are none.
+    pub async fn feed_after(&self, after: &FeedPosition) -> Result<FeedNews, StoreError> {
+        match &after.0 {
+            Place::Id(id) => self.feed_after_id(*id).await,
+            Place::Snapshot { lineage, snapshot } => {
+                self.feed_after_snapshot(lineage, snapshot).await
+            }
+        }
+    }
+
+    async fn feed_after_id(&self, after: i64) -> Result<FeedNews, StoreError> {
         let rows = sqlx::query(
             "SELECT id, environment_id, revision, updated_at, at, urgent FROM change_events \
              WHERE id > $1 ORDER BY id LIMIT $2",
@@ -60,7 +114,47 @@ impl Store {
         .bind(FEED_BATCH)
         .fetch_all(&mut *self.reader().await?)
         .await?;
-        rows.iter().map(feed_event_of).collect()
+        let events = rows.iter().map(feed_event_of).collect::<Result<Vec<_>, _>>()?;
+        let last = events.last().map_or(after, |last| last.id);
+        Ok(FeedNews::Events(events, FeedPosition(Place::Id(last))))
+    }
+
+    /// What is visible now and was not before: of transactions that began since, and of those that were
+    /// open. Rows that a backup brought carry numbers of transactions that are still to come; those are
+    /// left out. One statement, so that the snapshot it tells is the one it read by.
+    async fn feed_after_snapshot(
+        &self,
+        known: &str,
+        snapshot: &str,
+    ) -> Result<FeedNews, StoreError> {
+        let rows = sqlx::query(
+            "WITH seen AS (SELECT CAST($1 AS pg_snapshot) AS by), \
+             found AS (SELECT v.* FROM seen CROSS JOIN LATERAL \
+             (SELECT * FROM change_events WHERE xact >= pg_snapshot_xmax(seen.by) \
+             AND xact < pg_snapshot_xmax(pg_current_snapshot())) v \
+             UNION ALL SELECT v.* FROM seen CROSS JOIN LATERAL pg_snapshot_xip(seen.by) AS open(xact) \
+             JOIN change_events v ON v.xact = open.xact) \
+             SELECT CAST(pg_current_snapshot() AS TEXT) AS snapshot, lineage, found.id, \
+             found.environment_id, found.revision, found.updated_at, found.at, found.urgent \
+             FROM lineage LEFT JOIN found ON TRUE ORDER BY found.id",
+        )
+        .bind(snapshot)
+        .fetch_all(&mut *self.reader().await?)
+        .await?;
+        let missing = || StoreError::Damaged("the table lineage is empty".to_owned());
+        let first = rows.first().ok_or_else(missing)?;
+        let lineage: String = first.try_get("lineage")?;
+        if lineage != known {
+            return Ok(FeedNews::Restarted);
+        }
+        let place = Place::Snapshot { lineage, snapshot: first.try_get("snapshot")? };
+        let mut events = Vec::new();
+        for row in &rows {
+            if row.try_get::<Option<i64>, _>("id")?.is_some() {
+                events.push(feed_event_of(row)?);
+            }
+        }
+        Ok(FeedNews::Events(events, FeedPosition(place)))
     }
 
     /// Events that `filter` shows, newest first, older than the event `before`.
@@ -70,6 +164,11 @@ impl Store {
         before: i64,
         limit: u32,
     ) -> Result<Vec<ChangeEvent>, StoreError> {
+        let texts = [&filter.project, &filter.environment, &filter.actor, &filter.action];
+        // No text of the store has one, and PostgreSQL does not compare with it.
+        if texts.iter().any(|text| text.contains('\0')) {
+            return Ok(Vec::new());
+        }
         let rows = sqlx::query(
             "SELECT id, environment_id, revision, updated_at, at, urgent, actor, address, action, \
              project_key, environment_key, subject, before_state, after_state \

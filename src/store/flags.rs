@@ -1,8 +1,8 @@
 //! Flags: the states of features in environments, and the whole state of an environment.
 
 use serde_json::{Value as Json, json};
+use sqlx::Row as _;
 use sqlx::any::AnyRow;
-use sqlx::{Connection as _, Row as _};
 
 use super::changes::Note;
 use super::environments::{self, environment_of};
@@ -34,9 +34,8 @@ impl Store {
         &self,
         id: EnvironmentId,
     ) -> Result<Option<EnvironmentState>, StoreError> {
-        let mut connection = self.reader().await?;
         // One transaction: revision and flags must be of the same instant.
-        let mut tx = connection.begin().await?;
+        let mut tx = self.begin_read().await?;
         let state = state(&mut tx, id).await?;
         tx.commit().await?;
         Ok(state)
@@ -48,8 +47,7 @@ impl Store {
         &self,
         id: EnvironmentId,
     ) -> Result<Option<(Environment, Vec<Flag>)>, StoreError> {
-        let mut connection = self.reader().await?;
-        let mut tx = connection.begin().await?;
+        let mut tx = self.begin_read().await?;
         let Some(environment) = environments::find_by_id(&mut tx, id).await? else {
             return Ok(None);
         };

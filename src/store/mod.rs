@@ -3,11 +3,12 @@
 //! A change is one transaction: it writes rows, moves the revision of each environment that it
 //! touches and appends the change events ([`Change`]). Reads go to connections of their own and
 //! never wait for a writer. The statements are written for SQLite and PostgreSQL alike; what
-//! differs (how to open, what a migration says) is in this file and in `migrations/`.
+//! differs is in `sqlite.rs`, `postgres.rs`, `database.rs` and `migrations/`.
 
 mod analytics;
 mod changes;
 mod claims;
+mod database;
 mod deliveries;
 mod environments;
 mod error;
@@ -22,13 +23,16 @@ pub mod keys;
 mod numbers;
 mod outbox;
 mod overrides;
+mod postgres;
 mod projects;
 mod push;
+mod reach;
 mod sealing;
 mod seeds;
 mod segments;
 mod server_keys;
 mod settlements;
+mod sqlite;
 mod tokens;
 mod traits;
 mod variants;
@@ -37,14 +41,15 @@ mod webhooks;
 use std::sync::Arc;
 use std::time::Duration;
 
-use sqlx::any::{AnyConnectOptions, AnyPoolOptions, AnyRow};
-use sqlx::migrate::Migrator;
+use sqlx::any::AnyRow;
 use sqlx::pool::PoolConnection;
-use sqlx::{Any, AnyPool, Executor as _, Row as _};
+use sqlx::{Any, Executor as _, Row as _, Transaction};
 use tokio::sync::{Notify, watch};
 
 use crate::config;
 use crate::model::Secret;
+use database::{Database, Pools};
+use reach::Reach;
 use sealing::Sealer;
 
 pub use analytics::{DayCount, EvaluationCount};
@@ -54,13 +59,14 @@ pub use environments::{DirectoryEntry, EnvironmentUpdate, NewEnvironment};
 pub use error::StoreError;
 pub use export::{ServerKeyDigest, Snapshot};
 pub use features::{FeatureUpdate, NewFeature};
-pub use feed::{AuditFilter, FeedEvent};
+pub use feed::{AuditFilter, FeedEvent, FeedNews, FeedPosition};
 pub use flags::FlagUpdate;
 pub use identities::IdentityDetails;
 pub use identity_overrides::IdentityOverrideRow;
 pub use numbers::Numbered;
 pub use overrides::OverrideUpdate;
 pub use push::Announced;
+pub use reach::in_time;
 pub use seeds::Seeds;
 pub use segments::{NewSegment, SegmentUpdate};
 pub use server_keys::ServerKey;
@@ -70,12 +76,7 @@ pub use traits::{TraitsUpdate, WrittenTraits};
 pub use variants::{NewVariant, VariantUpdate};
 pub use webhooks::{NewWebhook, WebhookUpdate};
 
-static SQLITE_MIGRATIONS: Migrator = sqlx::migrate!("src/store/migrations/sqlite");
-
-/// Reads that run side by side. SQLite reads from memory; more than a few only queue for cores.
-const READERS_MAX: u32 = 4;
-
-/// Longest wait for a connection: a writer waits for those before it.
+/// Longest wait for a connection to SQLite: a writer waits for those before it.
 const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Longest page of a list.
@@ -86,14 +87,16 @@ type Connection = sqlx::AnyConnection;
 /// The store. Clones share its connections.
 #[derive(Clone, Debug)]
 pub struct Store {
-    /// One connection: SQLite has one writer at a time, and waiting here is fair.
-    writer: AnyPool,
-    readers: AnyPool,
-    /// Woken after each commit of this process; the change feed listens.
+    pools: Pools,
+    /// Where the listener connects to.
+    url: Secret,
+    /// Woken after each commit of this process, and of others when the listener hears of it; the change
+    /// feed listens.
     committed: Arc<Notify>,
     /// Counts transactions that wrote attempts of webhooks: who waits for one listens.
     settled: Arc<watch::Sender<u64>>,
     sealer: Arc<Sealer>,
+    reach: Arc<Reach>,
 }
 
 /// A part of a list: rows after `after` in the order of their ids.
@@ -111,11 +114,19 @@ impl Page {
 }
 
 impl Store {
-    /// Opens the store, makes it if it does not exist, and brings its schema up to date.
+    /// Opens the store, makes what is in it if it is empty, and brings its schema up to date.
     pub async fn open(settings: &config::Store) -> Result<Self, StoreError> {
-        let separator = if settings.url.contains('?') { '&' } else { '?' };
-        let url = format!("{}{separator}mode=rwc", settings.url);
-        Self::open_at(&url, settings.busy_timeout_ms).await
+        sqlx::any::install_default_drivers();
+        let url = settings.url.expose();
+        if settings.is_postgres() {
+            let lost_after = Duration::from_secs(settings.lost_after_seconds);
+            let reach = Arc::new(Reach::new((!lost_after.is_zero()).then_some(lost_after)));
+            return Ok(Self { reach, ..Self::over(postgres::open(settings).await?, url) });
+        }
+        let separator = if url.contains('?') { '&' } else { '?' };
+        let url = format!("{url}{separator}mode=rwc");
+        let busy = Duration::from_millis(settings.busy_timeout_ms);
+        Ok(Self::over(sqlite::open(&url, busy).await?, &url))
     }
 
     /// The same, with secrets sealed by this key; none if it is empty.
@@ -126,43 +137,27 @@ impl Store {
 
     /// A store without a file: what is in it goes with the process.
     pub async fn in_memory() -> Result<Self, StoreError> {
+        sqlx::any::install_default_drivers();
         // One name for all connections; it is looked up in this process only.
-        Self::open_at("sqlite:file:flagcast?mode=memory&cache=shared", 0).await
+        let url = "sqlite:file:flagcast?mode=memory&cache=shared";
+        Ok(Self::over(sqlite::open(url, Duration::ZERO).await?, url))
     }
 
-    async fn open_at(url: &str, busy: u64) -> Result<Self, StoreError> {
-        sqlx::any::install_default_drivers();
-        let options = |connections: u32| {
-            AnyPoolOptions::new()
-                // All from the start: when descriptors run out, there would be none for a file.
-                .min_connections(connections)
-                .max_connections(connections)
-                .acquire_timeout(ACQUIRE_TIMEOUT)
-                .idle_timeout(None)
-                .max_lifetime(None)
-                .after_connect(move |connection, _| {
-                    Box::pin(async move {
-                        connection.execute("PRAGMA journal_mode = WAL").await?;
-                        connection.execute("PRAGMA foreign_keys = ON").await?;
-                        // An answered change survives a power cut, not only a crash.
-                        connection.execute("PRAGMA synchronous = FULL").await?;
-                        let pragma = format!("PRAGMA busy_timeout = {busy}");
-                        connection.execute(sqlx::AssertSqlSafe(pragma)).await?;
-                        Ok(())
-                    })
-                })
-        };
-        let connect: AnyConnectOptions = url.parse().map_err(StoreError::Unavailable)?;
-        let writer = options(1).connect_with(connect.clone()).await?;
-        SQLITE_MIGRATIONS.run(&writer).await.map_err(StoreError::Migration)?;
-        let readers = options(READERS_MAX).connect_with(connect).await?;
-        Ok(Self {
-            writer,
-            readers,
+    fn over(pools: Pools, url: &str) -> Self {
+        Self {
+            pools,
+            url: Secret::new(url),
             committed: Arc::new(Notify::new()),
             settled: Arc::new(watch::Sender::new(0)),
             sealer: Arc::new(Sealer::default()),
-        })
+            reach: Arc::default(),
+        }
+    }
+
+    /// Whether other nodes may write to it, too.
+    #[must_use]
+    pub fn is_shared(&self) -> bool {
+        self.pools.database == Database::Postgres
     }
 
     /// Whether the store answers.
@@ -172,26 +167,55 @@ impl Store {
         Ok(())
     }
 
-    /// Completes after a commit of this process, or at once if one came since the last call.
+    /// Completes after a commit of this process or one that the listener heard of, or at once if one came
+    /// since the last call.
     pub async fn committed(&self) {
         self.committed.notified().await;
     }
 
-    /// Closes every connection, which folds the write-ahead log into the file.
+    /// Hears of what other nodes commit, as long as it is polled; says each failure to `failed`. Never
+    /// completes: a store that nobody shares has nothing to say.
+    pub async fn listen(&self, failed: impl Fn(StoreError)) {
+        if !self.is_shared() {
+            return std::future::pending().await;
+        }
+        let mut listener = postgres::Listener::new(&self.url);
+        loop {
+            match listener.heard().await {
+                Ok(()) => self.committed.notify_one(),
+                Err(error) => failed(error.into()),
+            }
+        }
+    }
+
+    /// Closes every connection, which folds SQLite's write-ahead log into the file.
     pub async fn close(&self) {
-        self.readers.close().await;
-        self.writer.close().await;
+        self.pools.readers.close().await;
+        self.pools.writer.close().await;
     }
 
     async fn reader(&self) -> Result<PoolConnection<Any>, StoreError> {
-        Ok(self.readers.acquire().await?)
+        Ok(self.pools.readers.acquire().await?)
+    }
+
+    async fn writer(&self) -> Result<PoolConnection<Any>, StoreError> {
+        Ok(self.pools.writer.acquire().await?)
+    }
+
+    async fn begin_write(&self) -> Result<Transaction<'static, Any>, StoreError> {
+        Ok(self.pools.writer.begin_with(self.pools.database.begin_write()).await?)
+    }
+
+    async fn begin_read(&self) -> Result<Transaction<'static, Any>, StoreError> {
+        Ok(self.pools.readers.begin_with(self.pools.database.begin_read()).await?)
     }
 }
 
-/// Microseconds since the epoch, now. The store's clock: a change takes it once.
+/// Microseconds since the epoch, now, by the clock of the database if nodes share one. A change takes it
+/// once.
 #[must_use]
 pub fn now_micros() -> i64 {
-    jiff::Timestamp::now().as_microsecond()
+    jiff::Timestamp::now().as_microsecond() + postgres::clock_ahead()
 }
 
 fn flag(row: &AnyRow, column: &str) -> Result<bool, sqlx::Error> {

@@ -5,8 +5,9 @@
 
 use std::collections::BTreeSet;
 
-use sqlx::Row as _;
+use sqlx::{Executor as _, Row as _};
 
+use super::database::Database;
 use super::{Change, Store, StoreError};
 
 /// Tables whose numbers seed splits.
@@ -36,7 +37,22 @@ impl Numbered {
 impl Store {
     /// Sees to it that the database gives out only numbers behind `last`. What it costs if nothing comes
     /// of it is a gap.
-    pub async fn reserve_numbers(&self, _of: Numbered, _last: i64) -> Result<(), StoreError> {
+    pub async fn reserve_numbers(&self, of: Numbered, last: i64) -> Result<(), StoreError> {
+        if !self.is_shared() {
+            return Ok(());
+        }
+        let table = of.table();
+        let mut tx = self.begin_write().await?;
+        // Whoever makes rows waits for a moment: nobody takes a number between the look and the leap.
+        let lock = format!("LOCK TABLE {table} IN SHARE ROW EXCLUSIVE MODE");
+        tx.execute(sqlx::AssertSqlSafe(lock)).await?;
+        let sequence = format!("pg_get_serial_sequence('{table}', 'id')");
+        let leap = format!(
+            "SELECT setval({sequence}, $1) AS last \
+             WHERE COALESCE(pg_sequence_last_value({sequence}), 0) < $1"
+        );
+        sqlx::query(sqlx::AssertSqlSafe(leap)).bind(last).fetch_optional(&mut *tx).await?;
+        tx.commit().await?;
         Ok(())
     }
 }
@@ -71,9 +87,21 @@ impl Change {
         last: i64,
     ) -> Result<Vec<i64>, StoreError> {
         let count = i64::try_from(count).unwrap_or(i64::MAX);
+        let table = of.table();
+        if self.database() == Database::Postgres {
+            let statement = format!(
+                "SELECT nextval(pg_get_serial_sequence('{table}', 'id')) AS number \
+                 FROM generate_series(1, $1)"
+            );
+            let rows = sqlx::query(sqlx::AssertSqlSafe(statement))
+                .bind(count)
+                .fetch_all(self.connection())
+                .await?;
+            return Ok(rows.iter().map(|row| row.try_get("number")).collect::<Result<_, _>>()?);
+        }
         // The write lock is ours: nobody takes a number meanwhile.
         let row = sqlx::query("SELECT seq FROM sqlite_sequence WHERE name = $1")
-            .bind(of.table())
+            .bind(table)
             .fetch_optional(self.connection())
             .await?;
         let given: Option<i64> = row.map(|row| row.try_get("seq")).transpose()?;

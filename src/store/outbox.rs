@@ -10,6 +10,7 @@ use sqlx::Row as _;
 use sqlx::any::AnyRow;
 
 use super::claims::delivery_of;
+use super::database::Database;
 use super::keys::new_message_id;
 use super::webhooks::{name_of, word};
 use super::{Change, Connection, StoreError, flag, json as json_column, signed};
@@ -75,7 +76,8 @@ impl Change {
         happened: &[Happened],
     ) -> Result<(), StoreError> {
         let now = self.now();
-        let endpoints = endpoints(self.connection(), environment, now).await?;
+        let database = self.database();
+        let endpoints = endpoints(self.connection(), database, environment, now).await?;
         let here: Vec<_> =
             happened.iter().filter(|event| event.environment_id == environment).collect();
         let changed: Vec<_> = here.iter().filter_map(|event| event.feature.clone()).collect();
@@ -124,9 +126,11 @@ impl Change {
 
 async fn endpoints(
     connection: &mut Connection,
+    database: Database,
     environment: EnvironmentId,
     now: i64,
 ) -> Result<Vec<Endpoint>, StoreError> {
+    lock_all(connection, database, environment).await?;
     let rows = sqlx::query(
         "SELECT w.id, w.mode, w.events, w.paused, w.stopped_at, w.failures, w.last_attempt_at, \
          w.not_before, d.id AS waiting_id, d.message_id, d.attempts, d.changed, d.due_at \
@@ -137,6 +141,24 @@ async fn endpoints(
     .fetch_all(connection)
     .await?;
     rows.iter().map(|row| endpoint_of(row, now)).collect()
+}
+
+/// Keeps the endpoints of an environment as they are, before anybody looks at what they are owed: a worker
+/// may be settling it.
+async fn lock_all(
+    connection: &mut Connection,
+    database: Database,
+    environment: EnvironmentId,
+) -> Result<(), StoreError> {
+    if database == Database::Sqlite {
+        return Ok(());
+    }
+    let statement = format!(
+        "SELECT w.id FROM webhooks w WHERE w.environment_id = $1 ORDER BY w.id{}",
+        database.lock_webhooks()
+    );
+    sqlx::query(sqlx::AssertSqlSafe(statement)).bind(environment.0).fetch_all(connection).await?;
+    Ok(())
 }
 
 fn endpoint_of(row: &AnyRow, now: i64) -> Result<Endpoint, StoreError> {

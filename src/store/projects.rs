@@ -29,8 +29,10 @@ impl Store {
 }
 
 impl Change {
-    /// The project with this key, as this change sees it.
+    /// The project with this key, as this change sees it. Changes of one project are made one after the
+    /// other.
     pub async fn project(&mut self, key: &str) -> Result<Project, StoreError> {
+        self.queue(&format!("project {key}")).await?;
         find(self.connection(), key).await
     }
 
@@ -41,6 +43,8 @@ impl Change {
         name: &str,
         limits: &Limits,
     ) -> Result<Project, StoreError> {
+        self.queue("projects").await?;
+        self.queue(&format!("project {}", key.as_str())).await?;
         let count = count(self.connection(), "SELECT COUNT(*) AS n FROM projects").await?;
         if count >= i64::from(limits.projects) {
             let limit = limits.projects;

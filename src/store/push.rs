@@ -37,6 +37,8 @@ impl Change {
     ) -> Result<Announced, StoreError> {
         let ahead = instant.micros() - self.now() > AHEAD_MICROS_MAX;
         let instant = if ahead { UpdatedAt::from_micros(self.now()) } else { instant };
+        // Of two announcements at once, the newer instant must win here, too.
+        self.queue(&format!("announced {}", client_key.as_str())).await?;
         let row = sqlx::query(
             "SELECT id, project_id, key, name, client_key, revision, updated_at, created_at, \
              hide_disabled_flags, allow_client_traits, hide_sensitive_data, persist_traits \
@@ -72,6 +74,7 @@ impl Change {
         client_key: &ClientKey,
         limits: &Limits,
     ) -> Result<EnvironmentId, StoreError> {
+        self.queue("push-only environments").await?;
         let statement = "SELECT COUNT(*) AS n FROM environments WHERE project_id IS NULL";
         let limit = limits.push_environments;
         if super::projects::count(self.connection(), statement).await? >= i64::from(limit) {

@@ -6,6 +6,7 @@
 use sqlx::Row as _;
 
 use super::claims::Claim;
+use super::database::Database;
 use super::outbox::{FRESH_PAUSE_MICROS, head_is_due, nothing_is_due, owe_again};
 use super::webhooks::name_of;
 use super::{Connection, StoreError, counter, signed};
@@ -50,20 +51,22 @@ pub enum Verdict {
 /// that still has the endpoint.
 pub(super) async fn settle(
     connection: &mut Connection,
+    database: Database,
     settlement: &Settlement,
-    lease: &str,
-    now: i64,
+    (lease, now): (&str, i64),
 ) -> Result<(), StoreError> {
     let Settlement { claim, attempt, .. } = settlement;
-    let known = sqlx::query(
+    let statement = format!(
         "SELECT w.lease, e.revision, e.updated_at FROM webhooks w \
          JOIN environments e ON e.id = w.environment_id \
-         JOIN deliveries d ON d.webhook_id = w.id AND d.id = $2 WHERE w.id = $1",
-    )
-    .bind(claim.webhook.id.0)
-    .bind(claim.delivery.id)
-    .fetch_optional(&mut *connection)
-    .await?;
+         JOIN deliveries d ON d.webhook_id = w.id AND d.id = $2 WHERE w.id = $1{}",
+        database.lock_webhooks()
+    );
+    let known = sqlx::query(sqlx::AssertSqlSafe(statement))
+        .bind(claim.webhook.id.0)
+        .bind(claim.delivery.id)
+        .fetch_optional(&mut *connection)
+        .await?;
     // It was deleted meanwhile, with everything it was owed.
     let Some(known) = known else { return Ok(()) };
     log(connection, claim.delivery.id, attempt).await?;

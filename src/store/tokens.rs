@@ -71,6 +71,7 @@ impl Change {
         new: &NewToken<'_>,
         limits: &Limits,
     ) -> Result<Token, StoreError> {
+        self.queue("tokens").await?;
         let statement = "SELECT COUNT(*) AS n FROM tokens";
         if count(self.connection(), statement).await? >= i64::from(limits.tokens) {
             let limit = limits.tokens;
@@ -111,6 +112,7 @@ impl Change {
 
     /// Revokes a token that is inside `scope`.
     pub async fn delete_token(&mut self, id: TokenId, scope: &Scope) -> Result<(), StoreError> {
+        self.queue("tokens").await?;
         let row = sqlx::query(
             "SELECT t.id, t.name, t.role, t.created_at, p.key AS project_key, \
              e.key AS environment_key FROM tokens t \

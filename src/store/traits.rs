@@ -84,7 +84,7 @@ impl Store {
                 return Ok(merged.written(Some("identities_per_environment")));
             }
         }
-        let mut tx = self.writer.begin_with("BEGIN IMMEDIATE").await?;
+        let mut tx = self.begin_write().await?;
         let known = lock(&mut tx, environment, identifier).await?;
         let merged = Merged::of(traits_of(known.as_ref()), update, traits_max);
         if known.is_none() && is_full(&mut tx, environment, limits).await? {
@@ -108,7 +108,7 @@ impl Store {
         by: i64,
         limits: &Limits,
     ) -> Result<i64, StoreError> {
-        let mut tx = self.writer.begin_with("BEGIN IMMEDIATE").await?;
+        let mut tx = self.begin_write().await?;
         let now = now_micros();
         let known = lock_or_make(&mut tx, environment, identifier, now, limits).await?;
         let present = match known.traits.get(key) {

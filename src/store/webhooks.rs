@@ -85,7 +85,7 @@ impl Store {
         environment: EnvironmentId,
         id: WebhookId,
     ) -> Result<Webhook, StoreError> {
-        find(&mut *self.reader().await?, &self.sealer, environment, id).await
+        find(&mut *self.reader().await?, &self.sealer, (environment, id), "").await
     }
 
     /// Every endpoint, for those who count them.
@@ -125,7 +125,7 @@ impl Store {
                     .bind(self.sealer.seal(secret.expose()))
                     .bind(id)
                     .bind(plain)
-                    .execute(&self.writer)
+                    .execute(&mut *self.writer().await?)
                     .await?;
             }
         }
@@ -146,8 +146,8 @@ impl Change {
         environment: &Environment,
         id: WebhookId,
     ) -> Result<Webhook, StoreError> {
-        let sealer = self.sealer();
-        find(self.connection(), &sealer, environment.id, id).await
+        let (sealer, lock) = (self.sealer(), self.database().lock_webhooks());
+        find(self.connection(), &sealer, (environment.id, id), lock).await
     }
 
     /// Makes an endpoint.
@@ -311,14 +311,15 @@ impl Change {
     }
 }
 
+/// `lock` stands behind the statement.
 pub(super) async fn find(
     connection: &mut Connection,
     sealer: &Sealer,
-    environment: EnvironmentId,
-    id: WebhookId,
+    (environment, id): (EnvironmentId, WebhookId),
+    lock: &str,
 ) -> Result<Webhook, StoreError> {
     let statement = format!(
-        "SELECT {COLUMNS}, {PENDING} FROM webhooks w WHERE w.id = $1 AND w.environment_id = $2"
+        "SELECT {COLUMNS}, {PENDING} FROM webhooks w WHERE w.id = $1 AND w.environment_id = $2{lock}"
     );
     let row = sqlx::query(sqlx::AssertSqlSafe(statement))
         .bind(id.0)

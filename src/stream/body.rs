@@ -16,7 +16,7 @@ use super::frames;
 use super::hub::Subscription;
 use super::manner::{Dialect, Manner};
 use super::opening::{Join, Opening, Who};
-use super::pace::{Pace, cut_of_drain, drain_retry, refused_retry, share_of_drain};
+use super::pace::{Pace, cut_of_drain, drain_retry, refused_retry, share_of_cut, share_of_drain};
 use super::ping::heartbeat;
 use crate::metrics::StreamEnd;
 use crate::model::Revision;
@@ -55,6 +55,7 @@ pub fn body(
         let mut life = Life {
             changes,
             arrivals: subscription.arrivals(),
+            cuts: subscription.cuts(),
             subscription,
             join,
             manner,
@@ -99,6 +100,7 @@ struct Life {
     subscription: Subscription,
     changes: Changes,
     arrivals: Option<watch::Receiver<u64>>,
+    cuts: watch::Receiver<u64>,
     join: Option<Join>,
     manner: Manner,
     pace: Pace,
@@ -120,6 +122,11 @@ impl Life {
                 () = shutdown.drained(), if !self.draining => {
                     self.draining = true;
                     self.hurry();
+                }
+                Ok(()) = self.cuts.changed(), if self.manner.is_cached() => {
+                    let end = Instant::now() + share_of_cut();
+                    self.cut |= end < self.end;
+                    self.end = self.end.min(end);
                 }
                 () = sleep_until(self.end) => {
                     self.subscription.ends(match (self.cut, self.draining) {

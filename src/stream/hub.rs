@@ -40,6 +40,8 @@ struct Inner {
 pub(super) struct Common {
     /// Counts environments that became known; strangers listen to it.
     arrivals: watch::Sender<u64>,
+    /// Counts cuts of what caches share; streams that are bodies listen to it.
+    pub(super) cuts: watch::Sender<u64>,
     seats: Seats,
     pub(super) metrics: StreamMetrics,
 }
@@ -118,6 +120,11 @@ impl Subscription {
         self.channel.id().is_none().then(|| self.channel.common.arrivals.subscribe())
     }
 
+    /// Wakes when what caches share is to be cut.
+    pub(super) fn cuts(&self) -> watch::Receiver<u64> {
+        self.channel.common.cuts.subscribe()
+    }
+
     /// What streams measure.
     pub(super) fn metrics(&self) -> &StreamMetrics {
         &self.channel.common.metrics
@@ -148,8 +155,9 @@ impl Hub {
     /// Makes a hub without channels; `shards` are told of what their streams should hear.
     #[must_use]
     pub fn new(limits: Limits, shards: Shards, metrics: StreamMetrics) -> Self {
-        let (arrivals, seats) = (watch::Sender::new(0), Seats::new(limits));
-        let common = Arc::new(Common { arrivals, seats, metrics });
+        let (arrivals, cuts) = (watch::Sender::new(0), watch::Sender::new(0));
+        let seats = Seats::new(limits);
+        let common = Arc::new(Common { arrivals, cuts, seats, metrics });
         let silence = Arc::new(Channel::new(&common, None));
         let inner = Inner { channels: DashMap::new(), silence, shards, common };
         Self { inner: Arc::new(inner) }
@@ -216,6 +224,13 @@ impl Hub {
     pub fn welcome(&self) {
         self.inner.common.arrivals.send_modify(|count| *count += 1);
         self.inner.shards.welcome();
+    }
+
+    /// Cuts the streams that caches share, so that they come back to a node that knows more. Direct ones
+    /// go on: their clients would come back to where they were.
+    pub fn cut_cached(&self) {
+        self.inner.common.cuts.send_modify(|count| *count += 1);
+        self.inner.shards.cut_cached();
     }
 
     /// Completes when the subscribers of an environment have been told of at least `revision`, or

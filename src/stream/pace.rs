@@ -5,6 +5,9 @@ use std::time::Duration;
 
 use rand::RngExt as _;
 
+/// Time over which streams are cut that caches share, when their node has lost its store.
+const CUT_SPREAD: Duration = Duration::from_secs(3);
+
 /// When a drain ends a stream, its client comes back within this time, in milliseconds: later than
 /// a restart takes, and not all at once.
 const DRAIN_RETRY_MS: Range<u64> = 1_000..5_000;
@@ -59,6 +62,12 @@ pub(super) fn cut_of_drain(drain: Duration) -> Duration {
 /// How long after the beginning of a drain a stream ends: any time within it.
 pub(super) fn share_of_drain(drain: Duration) -> Duration {
     drain.mul_f64(rand::rng().random_range(0.0..1.0))
+}
+
+/// How long after its cut was decided a stream that a cache shares ends: any time within a moment, so that
+/// not all come back at once.
+pub(super) fn share_of_cut() -> Duration {
+    CUT_SPREAD.mul_f64(rand::rng().random_range(0.0..1.0))
 }
 
 /// When a client whose stream a drain ends should come back, in milliseconds.

@@ -34,7 +34,7 @@ use self::client::{Client, Unfinished, end_of};
 use self::groups::Groups;
 use self::throttle::Throttle;
 use super::opening::Join;
-use super::pace::{cut_of_drain, share_of_drain};
+use super::pace::{cut_of_drain, share_of_cut, share_of_drain};
 use super::ping::heartbeat;
 use super::shards::{Adoption, Inbox, Returned, Times};
 use super::wheel::{TICK, Tick, Wheel, ticks};
@@ -190,6 +190,13 @@ impl Shard {
         if letters.welcome {
             self.welcome();
         }
+        if letters.cut {
+            let cached = self.clients.iter().filter(|(_, client)| client.manner.is_cached());
+            let keys: Vec<usize> = cached.map(|(key, _)| key).collect();
+            for key in keys {
+                self.cut(u32::try_from(key).unwrap_or(u32::MAX));
+            }
+        }
         if letters.drain && !self.draining {
             self.draining = true;
             let keys: Vec<usize> = self.clients.iter().map(|(key, _)| key).collect();
@@ -210,6 +217,15 @@ impl Shard {
             let end_at = now.saturating_add(ticks(share));
             client.cut |= cached && end_at < client.end_at;
             client.end_at = client.end_at.min(end_at);
+            self.schedule(key);
+        }
+    }
+
+    /// Cuts a stream within a moment.
+    fn cut(&mut self, key: u32) {
+        let end_at = self.wheel.now().saturating_add(ticks(share_of_cut()));
+        if let Some(client) = self.clients.get_mut(key as usize).filter(|of| end_at < of.end_at) {
+            (client.cut, client.end_at) = (true, end_at);
             self.schedule(key);
         }
     }

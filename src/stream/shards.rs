@@ -82,6 +82,8 @@ pub(super) struct Letters {
     pub(super) nudges: HashMap<EnvironmentId, Nudge>,
     /// An environment became known: strangers look again.
     pub(super) welcome: bool,
+    /// What caches share is to be cut.
+    pub(super) cut: bool,
     pub(super) drain: bool,
     pub(super) stop: bool,
 }
@@ -116,8 +118,8 @@ pub(super) struct Inbox {
 
 impl Letters {
     fn is_empty(&self) -> bool {
-        let Self { adoptions, nudges, welcome, drain, stop } = self;
-        adoptions.is_empty() && nudges.is_empty() && !(*welcome || *drain || *stop)
+        let Self { adoptions, nudges, welcome, cut, drain, stop } = self;
+        adoptions.is_empty() && nudges.is_empty() && !(*welcome || *cut || *drain || *stop)
     }
 }
 
@@ -242,6 +244,11 @@ impl Shards {
     /// Says that an environment became known.
     pub(super) fn welcome(&self) {
         self.each(|letters| letters.welcome = true);
+    }
+
+    /// Says that what caches share is to be cut.
+    pub(super) fn cut_cached(&self) {
+        self.each(|letters| letters.cut = true);
     }
 
     /// Ends the threads; what they still have is cut.

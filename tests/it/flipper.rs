@@ -12,7 +12,7 @@ use crate::harness::admin::{Admin, Environment};
 use crate::harness::answer::{Answer, get, send};
 use crate::harness::driver::{Driver, ruby};
 use crate::harness::secure::{Authority, Files, Tunnel};
-use crate::harness::{ADMIN_TOKEN, Gateway, eventually, http};
+use crate::harness::{ADMIN_TOKEN, Gateway, eventually, http, store};
 use crate::identities::target;
 use crate::push_only::{KEY, announce_at};
 
@@ -164,7 +164,11 @@ async fn who_asks_past_caches_gets_what_the_store_has() {
     let other = Gateway::builder().set("store.url", url.as_str()).start().await;
     assert_eq!(states(&read(&slow, &environment.server_key, ALL).await)["dark-mode"], "off");
     other.admin().switch(&environment, "dark-mode", true).await;
-    assert_eq!(states(&read(&slow, &environment.server_key, ALL).await)["dark-mode"], "off");
+    if !store::is_postgres() {
+        // PostgreSQL tells nodes of each other's changes, so there nobody is slow.
+        let present = read(&slow, &environment.server_key, ALL).await;
+        assert_eq!(states(&present)["dark-mode"], "off");
+    }
     let busted = read(&slow, &environment.server_key, &format!("{ALL}&_cb=1763790000")).await;
     assert_eq!(states(&busted)["dark-mode"], "on");
     assert_eq!(busted.header("cache-control"), "private, no-store");

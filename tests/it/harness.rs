@@ -4,8 +4,9 @@
 //! a request of a client (`answer`), a subscriber (`stream`), a connection as bytes (`wire`), the
 //! published clients (`client` for those that tell what they see, `driver` for those that do as they
 //! are told, a browser among them), a network that can be broken (`proxy`), hops that play a part
-//! (`script`) or are real (`daemon`, `varnish`), and TLS (`secure`). Nothing here sleeps for luck:
-//! every wait has a condition and a deadline.
+//! (`script`) or are real (`daemon`, `varnish`), TLS (`secure`), databases and the store seen from beside
+//! (`store`), and servers of PostgreSQL that can fail (`postgres`, behind a `relay`). Nothing here sleeps for luck: every
+//! wait has a condition and a deadline.
 
 pub(crate) mod admin;
 pub(crate) mod answer;
@@ -17,14 +18,17 @@ pub(crate) mod daemon;
 pub(crate) mod driver;
 pub(crate) mod fake;
 pub(crate) mod ledger;
+pub(crate) mod postgres;
 pub(crate) mod process;
 pub(crate) mod proxy;
 pub(crate) mod purged;
 pub(crate) mod raw;
 pub(crate) mod receiver;
+pub(crate) mod relay;
 pub(crate) mod rollout;
 pub(crate) mod script;
 pub(crate) mod secure;
+pub(crate) mod store;
 pub(crate) mod stream;
 pub(crate) mod varnish;
 pub(crate) mod wire;
@@ -36,11 +40,14 @@ use std::path::Path;
 use std::process::{Command, ExitStatus};
 use std::time::{Duration, Instant};
 
+use futures_util::future::join_all;
 use serde_json::Value;
+use sqlx::AnyConnection;
 use tempfile::TempDir;
 
 use admin::{Admin, Environment};
 use process::Process;
+use store::Database;
 
 /// How long something may take that happens "within a moment". It is long because tests share two
 /// cores with browsers; a test that passes never waits for it.
@@ -77,12 +84,15 @@ pub(crate) async fn eventually_within<T>(
 }
 
 /// What a gateway is started with; `Gateway::builder` begins one.
+#[derive(Clone)]
 pub(crate) struct Builder {
     settings: BTreeMap<String, String>,
     arguments: Vec<&'static str>,
     descriptors: Option<u32>,
     /// The fixture that it serves instead of a store.
     fixture: Option<String>,
+    /// Whether its store is a PostgreSQL database of its own.
+    postgres: bool,
 }
 
 impl Builder {
@@ -100,8 +110,27 @@ impl Builder {
         self
     }
 
+    /// Gives the gateway a PostgreSQL database of its own, whatever the stores of this run are.
+    #[must_use]
+    pub(crate) fn postgres(mut self) -> Self {
+        self.postgres = true;
+        self
+    }
+
+    /// Starts so many gateways at once, all with the store at `url`.
+    pub(crate) async fn nodes(self, count: usize, url: &str) -> Vec<Gateway> {
+        let node = self.set("store.url", url);
+        join_all((0..count).map(|_| node.clone().start())).await
+    }
+
     /// Starts the gateway in an empty directory of its own and waits until it listens.
-    pub(crate) async fn start(self) -> Gateway {
+    pub(crate) async fn start(mut self) -> Gateway {
+        let has_store = self.fixture.is_none() && !self.settings.contains_key("store.url");
+        let database =
+            if has_store && self.postgres { Some(Database::create().await) } else { None };
+        if let Some(database) = &database {
+            self = self.set("store.url", database.url());
+        }
         let directory = TempDir::with_prefix("flagcast-it-").unwrap();
         if let Some(fixture) = &self.fixture {
             std::fs::write(directory.path().join(FIXTURE), fixture).unwrap();
@@ -110,15 +139,16 @@ impl Builder {
         let (public, ops) = listening(&process).await.unwrap();
         // From now on the ports are fixed: clients of a restarted gateway find it where it was.
         let started = self.set("server.listen", public).set("server.ops_listen", ops);
-        Gateway { process, directory, started, public, ops }
+        Gateway { process, directory, _database: database, started, public, ops }
     }
 }
 
 /// A running gateway with its store. Dropping it kills the process and deletes the store.
 pub(crate) struct Gateway {
-    // Before `directory`: fields are dropped in order, and the process writes there.
+    // Before the store: fields are dropped in order, and the process writes there.
     process: Process,
     directory: TempDir,
+    _database: Option<Database>,
     started: Builder,
     public: SocketAddr,
     ops: SocketAddr,
@@ -146,10 +176,16 @@ impl Gateway {
     /// A gateway as a newcomer starts it, but for the ports, which must be free ones.
     pub(crate) fn first_start() -> Builder {
         let (settings, arguments) = (BTreeMap::new(), vec!["serve"]);
-        Builder { settings, arguments, descriptors: None, fixture: None }
-            .set("server.listen", "127.0.0.1:0")
-            .set("server.ops_listen", "127.0.0.1:0")
-            .set("log.format", "json")
+        Builder {
+            settings,
+            arguments,
+            descriptors: None,
+            fixture: None,
+            postgres: store::is_postgres(),
+        }
+        .set("server.listen", "127.0.0.1:0")
+        .set("server.ops_listen", "127.0.0.1:0")
+        .set("log.format", "json")
     }
 
     /// A gateway that serves a fixture.
@@ -188,7 +224,15 @@ impl Gateway {
 
     /// The `store.url` under which another process finds the same store.
     pub(crate) fn store_url(&self) -> String {
-        format!("sqlite://{}/flagcast.db", self.directory.path().display())
+        match self.started.settings.get("store.url") {
+            Some(url) => url.clone(),
+            None => format!("sqlite://{}/flagcast.db", self.directory.path().display()),
+        }
+    }
+
+    /// The store, as another process sees it.
+    pub(crate) async fn store(&self) -> AnyConnection {
+        store::connect(&self.store_url()).await
     }
 
     /// The process: its output, signals and end.

@@ -2,11 +2,12 @@
 
 use reqwest::Method;
 use serde_json::{Value, json};
-use sqlx::{Connection as _, Executor as _, SqliteConnection};
+use sqlx::Executor as _;
 
 use crate::harness::Gateway;
 use crate::harness::admin::Environment;
 use crate::harness::answer::{Answer, get, send};
+use crate::harness::store::begin_alone;
 
 const IDENTITIES: &str = "/api/v1/identities/";
 
@@ -89,7 +90,7 @@ fn traits(answer: &Value) -> Value {
 
 /// The rows that are kept of identities.
 async fn kept(gateway: &Gateway) -> Vec<(String, String)> {
-    let mut store = SqliteConnection::connect(&gateway.store_url()).await.unwrap();
+    let mut store = gateway.store().await;
     let query = "SELECT identifier, traits FROM identities ORDER BY identifier";
     sqlx::query_as(query).fetch_all(&mut store).await.unwrap()
 }
@@ -290,8 +291,8 @@ async fn what_does_not_fit_counts_and_is_not_kept() {
 #[tokio::test]
 async fn an_evaluation_does_not_wait_for_a_store_that_is_busy() {
     let (gateway, environment) = shop().await;
-    let mut other = SqliteConnection::connect(&gateway.store_url()).await.unwrap();
-    other.execute("BEGIN IMMEDIATE").await.unwrap();
+    let mut other = gateway.store().await;
+    begin_alone(&mut other).await;
     let began = std::time::Instant::now();
     let body = json!({"identifier": "ann", "traits": [one("plan", "pro")]});
     let answer = identify(&gateway, &environment, &body).await;

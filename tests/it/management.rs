@@ -43,6 +43,7 @@ async fn projects_live_from_creation_to_deletion() {
     stream.ended().await;
     Ask::new(Method::GET, "/projects/web").refused(&gateway, 404, "not_found").await;
     Ask::new(Method::GET, "/projects/%ff").refused(&gateway, 400, "invalid_path").await;
+    Ask::new(Method::GET, "/projects/%00").refused(&gateway, 404, "not_found").await;
     let url = gateway.url(&format!("/sdk/v1/environments/{}/flags", environment.client_key));
     assert_eq!(http().get(url).send().await.unwrap().status(), 404);
 }
@@ -342,6 +343,7 @@ async fn the_audit_list_tells_who_changed_what_from_what_to_what() {
     assert_eq!(all.len(), 8, "token, project, environment, key, three features, flag: {all:?}");
     assert_eq!(admin.list("/audit?action=feature.created").await.len(), 3);
     assert_eq!(admin.list("/audit?project=app").await.len(), 0);
+    assert_eq!(admin.list("/audit?project=%00&actor=%00").await.len(), 0);
     let at = newest["at"].as_str().unwrap();
     assert_eq!(admin.list(&format!("/audit?since={at}")).await.len(), 1);
     assert_eq!(admin.list(&format!("/audit?until={at}")).await.len(), all.len() - 1);

@@ -4,21 +4,22 @@ use std::time::Duration;
 
 use reqwest::Method;
 use serde_json::json;
-use sqlx::{Connection as _, Executor as _, SqliteConnection};
+use sqlx::Executor as _;
 
+use crate::harness::store::begin_alone;
 use crate::harness::stream::Subscription;
 use crate::harness::{ADMIN_TOKEN, Gateway, eventually, http};
 
 /// Another process holds the write lock for longer than a change may wait.
 #[tokio::test]
 async fn a_locked_store_refuses_changes_and_serves_everything_else() {
-    let gateway = Gateway::builder().set("store.busy_timeout_ms", 200).start().await;
+    let gateway = Gateway::builder().set("store.busy_timeout_ms", 1000).start().await;
     let environment = gateway.shop().await;
     let mut stream = Subscription::open(gateway.public(), &environment.client_key).await;
     let before = stream.next_ping().await.unwrap()["revision"].as_u64().unwrap();
 
-    let mut other = SqliteConnection::connect(&gateway.store_url()).await.unwrap();
-    other.execute("BEGIN IMMEDIATE").await.unwrap();
+    let mut other = gateway.store().await;
+    begin_alone(&mut other).await;
     let url = gateway.url(&format!("/admin/v1{}/flags/limit", environment.path()));
     let change = || http().patch(&url).bearer_auth(ADMIN_TOKEN).body(r#"{"value":1}"#).send();
     let refused = change().await.unwrap();
@@ -44,11 +45,11 @@ async fn a_change_that_nobody_announced_is_found() {
     let environment = gateway.shop().await;
     let mut stream = Subscription::open(gateway.public(), &environment.client_key).await;
     let before = stream.next_ping().await.unwrap()["revision"].as_u64().unwrap();
-    let mut other = SqliteConnection::connect(&gateway.store_url()).await.unwrap();
+    let mut other = gateway.store().await;
+    begin_alone(&mut other).await;
     other
         .execute(
-            "BEGIN IMMEDIATE;
-             UPDATE flags SET enabled = 1;
+            "UPDATE flags SET enabled = 1;
              UPDATE environments SET revision = revision + 1, updated_at = updated_at + 15625;
              INSERT INTO change_events (environment_id, revision, updated_at, at, actor, address,
                  action, subject, before_state, after_state)
@@ -70,8 +71,8 @@ async fn waiting_changes_are_done_when_the_store_is_free() {
     let gateway = Gateway::builder().start().await;
     let environment = gateway.shop().await;
     let before = gateway.admin().revision(&environment).await;
-    let mut other = SqliteConnection::connect(&gateway.store_url()).await.unwrap();
-    other.execute("BEGIN IMMEDIATE").await.unwrap();
+    let mut other = gateway.store().await;
+    begin_alone(&mut other).await;
     let mut waiting = Vec::new();
     for step in 0..10 {
         let (admin, path) = (gateway.admin(), format!("{}/flags/limit", environment.path()));

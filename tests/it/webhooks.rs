@@ -14,12 +14,11 @@ mod state;
 
 use reqwest::Method;
 use serde_json::{Value, json};
-use sqlx::SqlitePool;
-use sqlx::sqlite::{SqliteConnectOptions, SqlitePoolOptions};
+use sqlx::{AnyPool, Executor as _};
 
 use crate::harness::admin::{Admin, Environment};
 use crate::harness::receiver::Receiver;
-use crate::harness::{Builder, Gateway, eventually};
+use crate::harness::{Builder, Gateway, eventually, store};
 
 /// A gateway whose webhooks may come here, and that looks often for what is due.
 fn gateway() -> Builder {
@@ -90,15 +89,12 @@ impl Endpoint {
 
 /// Moves the schedule of webhooks.
 struct Clock {
-    store: SqlitePool,
+    store: AnyPool,
 }
 
 impl Clock {
     async fn of(gateway: &Gateway) -> Self {
-        let options: SqliteConnectOptions = gateway.store_url().parse().unwrap();
-        let store =
-            SqlitePoolOptions::new().max_connections(1).connect_with(options).await.unwrap();
-        Self { store }
+        Self { store: store::open(&gateway.store_url()).await }
     }
 
     /// Lets so many seconds pass, once no attempt is under way.
@@ -132,7 +128,12 @@ impl Clock {
             ),
             ("attempts", &["at"]),
         ];
-        let mut transaction = self.store.begin_with("BEGIN IMMEDIATE").await.unwrap();
+        let mut transaction = self.store.begin().await.unwrap();
+        if transaction.backend_name() == "PostgreSQL" {
+            // Endpoints first and in their order, as the gateway does: nobody waits crosswise.
+            let first = "SELECT id FROM webhooks ORDER BY id FOR UPDATE";
+            transaction.execute(first).await.unwrap();
+        }
         for (table, columns) in columns {
             let moved: Vec<_> =
                 columns.iter().map(|column| format!("{column} = {column} - $1")).collect();

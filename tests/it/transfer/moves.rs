@@ -7,7 +7,7 @@ use super::command::{complaint, exported, feed, import, run, sqlite, text};
 use super::world::{build, builder};
 use crate::harness::admin::Environment;
 use crate::harness::stream::Subscription;
-use crate::harness::{Gateway, eventually, http};
+use crate::harness::{Builder, Gateway, eventually, http};
 
 /// People whose flags are compared.
 const PEOPLE: usize = 1000;
@@ -60,10 +60,24 @@ fn lasting(mut document: Value) -> Value {
 
 #[tokio::test]
 async fn everybody_stays_in_their_bucket_and_keys_go_on_working() {
-    let from = builder().start().await;
+    moves(builder(), builder()).await;
+}
+
+#[tokio::test]
+async fn a_project_moves_to_postgresql() {
+    moves(builder(), builder().postgres()).await;
+}
+
+#[tokio::test]
+async fn a_project_moves_from_postgresql() {
+    moves(builder().postgres(), builder()).await;
+}
+
+async fn moves(from: Builder, to: Builder) {
+    let from = from.start().await;
     let environments = build(&from.admin()).await;
     // The other gateway runs already, and hears of what another process imports.
-    let to = builder().start().await;
+    let to = to.start().await;
     let document = exported(&from.store_url());
     let said = text(&import(&to.store_url(), &document, &[]));
     assert!(said.contains("features 6, segments 3, identities 31"), "{said}");
