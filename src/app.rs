@@ -13,7 +13,7 @@ mod import;
 mod told;
 
 use std::net::{SocketAddr, ToSocketAddrs as _};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use anyhow::Context as _;
@@ -30,7 +30,7 @@ use crate::http::{
 use crate::metrics::{Metrics, WebhookMetrics};
 use crate::model::{AttemptOutcome, ClientKey, WebhookStatus};
 use crate::shutdown::{Shutdown, Signals};
-use crate::store::Store;
+use crate::store::{Store, StoreError};
 use crate::stream::{Hub, Limits, Shards, Times};
 use crate::webhook::{self, Worker, WorkerHandle};
 
@@ -48,6 +48,9 @@ const METRICS_UPKEEP: Duration = Duration::from_secs(5);
 
 /// The operators' listener needs few connections, and must not take the public one's.
 const OPS_CONNECTIONS_MAX: usize = 100;
+
+/// Shortest and longest rest between attempts to open the store.
+const OPEN_REST: [Duration; 2] = [Duration::from_millis(100), Duration::from_secs(5)];
 
 /// What the operators' listener may take of the grace period when everything else is done.
 const LAST_WAIT: Duration = Duration::from_secs(1);
@@ -75,7 +78,9 @@ pub struct App {
     doors: Doors,
     feed: Feed,
     public: TcpListener,
-    ops: TcpListener,
+    ops: SocketAddr,
+    /// What stays until all else is done: the operators' listener and the upkeep.
+    last: Shutdown,
     tls: Option<Tls>,
     streams: Streams,
     canary: Option<(Canary, Vec<ClientKey>)>,
@@ -86,10 +91,14 @@ pub struct App {
 impl Source {
     async fn open(&self, settings: &Settings) -> anyhow::Result<Store> {
         match self {
-            Self::Store { .. } => Ok(Store::open(&settings.store)
-                .await
-                .with_context(|| format!("cannot open the store {}", settings.store.shown_url()))?
-                .with_secrets_key(&settings.secrets.key)),
+            Self::Store { .. } => {
+                let store = open_patiently(&settings.store).await;
+                Ok(store
+                    .with_context(|| {
+                        format!("cannot open the store {}", settings.store.shown_url())
+                    })?
+                    .with_secrets_key(&settings.secrets.key))
+            }
             Self::Fixture(_) => Store::in_memory().await.context("cannot make a store in memory"),
         }
     }
@@ -125,13 +134,17 @@ impl App {
         let metrics = Metrics::new();
         metrics.open_files_limit(descriptors::fit(&mut settings.limits));
         let tls = Tls::load(&settings.server, metrics.tls())?;
-        let store = source.open(&settings).await?;
         let public = listen("server.listen", &settings.server.listen)?;
-        let ops = listen("server.ops_listen", &settings.server.ops_listen)?;
+        let (shutdown, last) = (Shutdown::default(), Shutdown::default());
+        // Whoever waits for the database can be asked what it waits for.
+        let opened = Arc::new(OnceLock::new());
+        let (measured, store, stop) = (metrics.clone(), Arc::clone(&opened), shutdown.clone());
+        let door = Ops { metrics: measured, store, shutdown: stop };
+        let ops = serve_operators(&settings, door, &last)?;
+        let store = source.open(&settings).await?;
         let public_url = public_url(&settings, public.local_addr()?);
         source.prepare(&store, &settings, &public_url).await?;
 
-        let shutdown = Shutdown::default();
         let (hub, streams) = start_streams(&settings, &metrics, &shutdown)
             .context("cannot start the fan-out shards")?;
         let limits = &settings.limits;
@@ -149,10 +162,7 @@ impl App {
         let worker = if read_only {
             None
         } else {
-            protect_secrets(&store).await?;
-            let measured = webhook_metrics(&metrics);
-            let handle = webhooks.clone();
-            Some(Worker::new(store.clone(), &settings, &public_url, handle, measured)?)
+            Some(worker(&store, &settings, &public_url, (webhooks.clone(), &metrics)).await?)
         };
         let (flips, canary) = Canary::new(&settings.cdn, &public_url, metrics.canary())?;
         let feed = Feed::start(
@@ -173,12 +183,9 @@ impl App {
         let parts =
             Parts { store: &store, directory, flagsets, hub, evaluations: &evaluations, read_only };
         let doors = parts.doors(&settings, &metrics, &shutdown);
-        let canary = match canary {
-            Some(canary) => {
-                Some((canary, changed_last(&store, settings.cdn.canary_streams).await?))
-            }
-            None => None,
-        };
+        let canary = with_first(canary, &store, &settings).await?;
+        // Ready from here on.
+        drop(opened.set(store.clone()));
         Ok(Self {
             settings,
             metrics,
@@ -189,6 +196,7 @@ impl App {
             feed,
             public,
             ops,
+            last,
             tls,
             streams,
             canary,
@@ -199,14 +207,13 @@ impl App {
     /// Answers until a signal, then stops in order. A second signal ends it at once.
     pub async fn run(self) -> anyhow::Result<()> {
         let mut signals = Signals::listen().context("cannot listen for signals")?;
-        let (public, ops) = (self.public.local_addr()?, self.ops.local_addr()?);
+        let (public, ops) = (self.public.local_addr()?, self.ops);
         let grace = Duration::from_secs(self.settings.server.grace_seconds);
         let shutdown = self.shutdown.clone();
-        // The operators' listener and the upkeep stay until all else is done.
-        let last = Shutdown::default();
+        let last = self.last.clone();
         let (store, evaluations) = (self.store.clone(), Arc::clone(&self.evaluations));
         let shards = self.streams.shards.clone();
-        self.start(&last);
+        self.start();
         tracing::info!(%public, %ops, "listening");
 
         signals.next().await;
@@ -233,7 +240,7 @@ impl App {
         Ok(())
     }
 
-    fn start(self, last: &Shutdown) {
+    fn start(self) {
         let Self {
             settings,
             metrics,
@@ -243,39 +250,14 @@ impl App {
             doors,
             feed,
             public,
-            ops,
+            ops: _,
+            last,
             tls,
             streams,
             canary,
             worker,
         } = self;
-        let limits = &settings.limits;
-        let connections = Connections {
-            max: limits.connections,
-            accepts_per_second: limits.accepts_per_second,
-            header_bytes: limits.header_bytes,
-            header_timeout: Duration::from_secs(limits.header_seconds),
-            answer_timeout: answer_timeout(&settings.stream),
-            stall_timeout: Duration::from_secs(settings.stream.stall_seconds),
-        };
-        let body_limits = BodyLimits {
-            bytes: limits.body_bytes,
-            timeout: Duration::from_secs(limits.body_seconds),
-        };
-        let ops_connections =
-            Connections { max: OPS_CONNECTIONS_MAX, accepts_per_second: 0, ..connections.clone() };
-        let door =
-            Ops { metrics: metrics.clone(), store: store.clone(), shutdown: shutdown.clone() };
-        let ops_metrics = metrics.listener("ops");
-        last.spawn(serve(
-            ops,
-            operators_front(door, body_limits),
-            ops_connections,
-            None,
-            Streams::none(),
-            ops_metrics,
-            last.clone(),
-        ));
+        let (connections, body_limits) = bounds_of(&settings);
         last.spawn(feed.run(last.clone()));
         last.spawn(keep_up(metrics.clone(), last.clone()));
         if let Some((canary, first)) = canary {
@@ -293,6 +275,52 @@ impl App {
         let held = shutdown.clone();
         shutdown.spawn(serve(public, front, connections, tls, streams, public_metrics, held));
     }
+}
+
+/// Opens the store. A database that is away may come back: the process waits for it, so that all are there
+/// soon after it is. A file is there or not.
+async fn open_patiently(settings: &config::Store) -> Result<Store, StoreError> {
+    let mut rest = OPEN_REST[0];
+    loop {
+        match Store::open(settings).await {
+            Err(error) if settings.is_postgres() && error.may_pass() => {
+                tracing::warn!(%error, "waiting for the store");
+                let jitter = rand::random_range(0.5..1.0);
+                tokio::time::sleep(rest.mul_f64(jitter)).await;
+                rest = (rest * 2).min(OPEN_REST[1]);
+            }
+            opened => return opened,
+        }
+    }
+}
+
+/// Starts the operators' listener.
+fn serve_operators(settings: &Settings, door: Ops, last: &Shutdown) -> anyhow::Result<SocketAddr> {
+    let listener = listen("server.ops_listen", &settings.server.ops_listen)?;
+    let address = listener.local_addr()?;
+    let (connections, body_limits) = bounds_of(settings);
+    let connections =
+        Connections { max: OPS_CONNECTIONS_MAX, accepts_per_second: 0, ..connections };
+    let metrics = door.metrics.listener("ops");
+    let front = operators_front(door, body_limits);
+    let streams = Streams::none();
+    last.spawn(serve(listener, front, connections, None, streams, metrics, last.clone()));
+    Ok(address)
+}
+
+/// What connections and bodies may take.
+fn bounds_of(settings: &Settings) -> (Connections, BodyLimits) {
+    let limits = &settings.limits;
+    let connections = Connections {
+        max: limits.connections,
+        accepts_per_second: limits.accepts_per_second,
+        header_bytes: limits.header_bytes,
+        header_timeout: Duration::from_secs(limits.header_seconds),
+        answer_timeout: answer_timeout(&settings.stream),
+        stall_timeout: Duration::from_secs(settings.stream.stall_seconds),
+    };
+    let timeout = Duration::from_secs(limits.body_seconds);
+    (connections, BodyLimits { bytes: limits.body_bytes, timeout })
 }
 
 /// What the doors are made of.
@@ -356,6 +384,28 @@ fn webhook_metrics(metrics: &Metrics) -> WebhookMetrics {
         AttemptOutcome::ALL.map(AttemptOutcome::as_str),
         WebhookStatus::ALL.map(WebhookStatus::as_str),
     )
+}
+
+/// The canary with the environments that it follows first.
+async fn with_first(
+    canary: Option<Canary>,
+    store: &Store,
+    settings: &Settings,
+) -> Result<Option<(Canary, Vec<ClientKey>)>, StoreError> {
+    let Some(canary) = canary else { return Ok(None) };
+    let first = changed_last(store, settings.cdn.canary_streams).await?;
+    Ok(Some((canary, first)))
+}
+
+async fn worker(
+    store: &Store,
+    settings: &Settings,
+    public_url: &str,
+    (handle, metrics): (WorkerHandle, &Metrics),
+) -> anyhow::Result<Worker> {
+    protect_secrets(store).await?;
+    let measured = webhook_metrics(metrics);
+    Ok(Worker::new(store.clone(), settings, public_url, handle, measured)?)
 }
 
 /// Seals what was stored before there was a key, or says that a copy of the store gives secrets away.

@@ -38,14 +38,17 @@ pub(super) async fn prepare(
 ) -> anyhow::Result<()> {
     let limits = &settings.limits;
     let chosen = &settings.auth.bootstrap_token;
-    let is_first = !store.has_tokens().await?;
-    let is_known = store.token_by_hash(&digest(chosen.expose())).await?.is_some();
-    if !is_first && (chosen.is_empty() || is_known) {
+    if store.has_tokens().await? && (chosen.is_empty() || is_known(store, chosen).await?) {
+        return Ok(());
+    }
+    let mut change = store.change(origin("first start")).await?;
+    // Asked once more, now that nobody else makes tokens: another node may start on the same store.
+    let is_first = !change.has_tokens().await?;
+    if !is_first && (chosen.is_empty() || is_known(store, chosen).await?) {
         return Ok(());
     }
     // A store into which somebody has imported something needs no demo.
     let demo = is_first && demo && store.projects(Page::ALL).await?.is_empty();
-    let change = store.change(origin("first start")).await?;
     // With a token of the operator's choice there is nothing secret to print.
     let (name, secret) = if chosen.is_empty() {
         ("first-admin", new_token())
@@ -54,33 +57,18 @@ pub(super) async fn prepare(
     };
     let (hash, scope) = (digest(secret.expose()), Scope::default());
     let token = NewToken { name, role: Role::Admin, scope: &scope, hash: &hash };
-    let demo_key = match fill(change, &token, demo, limits).await {
-        // Another node has started on the same store at the same time, and was first.
-        Err(error) if already_exists(&error) => return Ok(()),
-        filled => filled?,
-    };
+    change.create_token(&token, limits).await?;
+    let demo_key = if demo { Some(create_demo(&mut change, limits).await?) } else { None };
+    change.seal().await?;
+    change.commit().await?;
     if is_first {
         greet(public_url, chosen.is_empty().then_some(&secret), demo_key.as_ref());
     }
     Ok(())
 }
 
-/// Makes the first token, and the demo project if it is wanted; answers with the demo's client key.
-async fn fill(
-    mut change: Change,
-    token: &NewToken<'_>,
-    demo: bool,
-    limits: &Limits,
-) -> anyhow::Result<Option<ClientKey>> {
-    change.create_token(token, limits).await?;
-    let demo_key = if demo { Some(create_demo(&mut change, limits).await?) } else { None };
-    change.seal().await?;
-    change.commit().await?;
-    Ok(demo_key)
-}
-
-fn already_exists(error: &anyhow::Error) -> bool {
-    matches!(error.downcast_ref(), Some(StoreError::AlreadyExists { .. }))
+async fn is_known(store: &Store, token: &Secret) -> Result<bool, StoreError> {
+    Ok(store.token_by_hash(&digest(token.expose())).await?.is_some())
 }
 
 /// Makes sure that the configured token exists, and no other.

@@ -254,14 +254,13 @@ impl Listener {
             Some(connection) => hear(connection).await,
             None => self.connect().await,
         };
-        match heard {
-            Ok(()) => self.rest = RECONNECT[0],
-            Err(_) => {
-                self.connection = None;
-                let jitter = rand::random_range(0.5..1.0);
-                tokio::time::sleep(self.rest.mul_f64(jitter)).await;
-                self.rest = (self.rest * 2).min(RECONNECT[1]);
-            }
+        if heard.is_ok() {
+            self.rest = RECONNECT[0];
+        } else {
+            self.connection = None;
+            let jitter = rand::random_range(0.5..1.0);
+            tokio::time::sleep(self.rest.mul_f64(jitter)).await;
+            self.rest = (self.rest * 2).min(RECONNECT[1]);
         }
         heard
     }

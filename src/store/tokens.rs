@@ -65,6 +65,12 @@ impl Store {
 }
 
 impl Change {
+    /// The same as this change sees it; it stays true until this change is done.
+    pub async fn has_tokens(&mut self) -> Result<bool, StoreError> {
+        self.queue("tokens").await?;
+        Ok(count(self.connection(), "SELECT COUNT(*) AS n FROM tokens").await? > 0)
+    }
+
     /// Makes a token.
     pub async fn create_token(
         &mut self,

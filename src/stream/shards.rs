@@ -76,6 +76,7 @@ pub struct Returned {
 
 /// What a shard is to read at its next turn.
 #[derive(Debug, Default)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a letter that was written or not")]
 pub(super) struct Letters {
     pub(super) adoptions: Vec<(Adoption, Hold)>,
     /// Environments to look at.
