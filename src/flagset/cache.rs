@@ -4,6 +4,9 @@
 //! queue, and one that waited takes what the build before it found if that began late enough. A read
 //! of a revision that the store does not have yet waits a moment for it.
 
+#[cfg(test)]
+mod simulation;
+
 use std::pin::{Pin, pin};
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -16,6 +19,7 @@ use tokio::sync::{Mutex as AsyncMutex, Notify, Semaphore};
 use tokio::time::{Instant, timeout_at};
 
 use super::set::FlagSet;
+use super::truth::Truth;
 use crate::metrics::FlagSetMetrics;
 use crate::model::{EnvironmentId, Revision};
 use crate::store::{Store, StoreError, in_time};
@@ -43,13 +47,13 @@ pub struct Bounds {
 
 /// The flag sets of a process. Clones share them.
 #[derive(Clone, Debug)]
-pub struct FlagSets {
-    inner: Arc<Inner>,
+pub struct FlagSets<T = Store> {
+    inner: Arc<Inner<T>>,
 }
 
 #[derive(Debug)]
-struct Inner {
-    store: Store,
+struct Inner<T> {
+    store: T,
     slots: DashMap<EnvironmentId, Arc<Slot>>,
     /// Memory that the slots may hold together.
     bytes_max: usize,
@@ -74,10 +78,10 @@ struct Slot {
     began: AsyncMutex<Option<Instant>>,
 }
 
-impl FlagSets {
+impl<T: Truth> FlagSets<T> {
     /// Makes an empty cache over `store`.
     #[must_use]
-    pub fn new(store: Store, bounds: Bounds, metrics: FlagSetMetrics) -> Self {
+    pub fn new(store: T, bounds: Bounds, metrics: FlagSetMetrics) -> Self {
         let inner = Inner {
             store,
             slots: DashMap::new(),
@@ -206,7 +210,7 @@ impl FlagSets {
         &self,
         id: EnvironmentId,
         wanted: Revision,
-    ) -> Pin<Box<impl Future<Output = Result<Option<Arc<FlagSet>>, StoreError>>>> {
+    ) -> Pin<Box<impl Future<Output = Result<Option<Arc<FlagSet>>, StoreError>> + Send>> {
         Box::pin(self.build(id, wanted))
     }
 
@@ -269,7 +273,7 @@ impl Drop for Counted<'_> {
     }
 }
 
-impl Inner {
+impl<T> Inner<T> {
     fn put(&self, slot: &Slot, set: Option<Arc<FlagSet>>) {
         let added = set.as_ref().map_or(0, |set| set.weight());
         let removed = slot.current.swap(set).map_or(0, |set| set.weight());
