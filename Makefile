@@ -12,10 +12,10 @@ NPM_FOLDERS := tests/sdk tests/sdk/openfeature-server
 RUST_CLIENTS := tests/sdk/rust/Cargo.toml
 RUST_CLIENTS_OPTIONS := --target-dir target/test-rust --locked
 # Black-box tests that open no stream.
-NO_STREAMS := command_line divergences evaluate flipper matrix openapi receivers webhooks
+NO_STREAMS := command_line divergences evaluate flipper matrix openapi receivers transfer webhooks
 # Black-box tests of what the store decides, and the SDKs' stories.
 OF_STORES := command_line faults first_minute flipper identities management ofrep openapi pace push_only \
-	reads sdk_identity sdk_js sdk_python shutdown store_away streams targeting webhooks
+	reads sdk_identity sdk_js sdk_python shutdown store_away streams targeting transfer webhooks
 
 # The black-box tests mostly wait for clients, so they share the cores.
 export RUST_TEST_THREADS ?= 4

@@ -5,9 +5,11 @@
 //! closed.
 
 mod descriptors;
+mod export;
 mod feed;
 mod first_start;
 mod fixture;
+mod import;
 mod told;
 
 use std::net::{SocketAddr, ToSocketAddrs as _};
@@ -32,8 +34,13 @@ use crate::store::{Store, StoreError};
 use crate::stream::{Hub, Limits, Shards, Times};
 use crate::webhook::{self, Worker, WorkerHandle};
 
+pub use export::export;
 pub use feed::Feed;
 pub use first_start::{CreatedToken, create_token};
+pub use import::{
+    ImportError, ImportOptions, Imported, ImportedEnvironment, ImportedWebhook, import,
+    import_flagsmith,
+};
 pub use told::{Pings, Told, changed_last};
 
 /// How often recorded metrics are folded: often enough that a burst of requests piles up little.
@@ -111,6 +118,14 @@ impl Source {
             }
         }
     }
+}
+
+/// Opens the store of the settings, and makes it if it is not there.
+pub async fn open_store(settings: &Settings) -> anyhow::Result<Store> {
+    let store = Store::open(&settings.store).await;
+    let store =
+        store.with_context(|| format!("cannot open the store {}", settings.store.shown_url()))?;
+    Ok(store.with_secrets_key(&settings.secrets.key))
 }
 
 impl App {

@@ -11,6 +11,7 @@ use http::{HeaderValue, StatusCode};
 use serde_json::{Map, Value as Json, json};
 
 use crate::model::Role;
+use crate::rules::Broken;
 use crate::store::StoreError;
 
 /// Seconds after which a client may try again when the store does not answer.
@@ -200,6 +201,12 @@ impl Problem {
     }
 }
 
+impl From<Broken> for Problem {
+    fn from(broken: Broken) -> Self {
+        Self::invalid_field(broken.to_string())
+    }
+}
+
 impl From<StoreError> for Problem {
     fn from(error: StoreError) -> Self {
         let detail = error.to_string();
@@ -272,6 +279,12 @@ pub(super) struct Detail(pub(super) StatusCode, pub(super) String);
 impl From<Problem> for Detail {
     fn from(problem: Problem) -> Self {
         Self(problem.status(), problem.detail().to_owned())
+    }
+}
+
+impl From<Broken> for Detail {
+    fn from(broken: Broken) -> Self {
+        Problem::from(broken).into()
     }
 }
 

@@ -19,7 +19,6 @@ mod given;
 mod handover;
 mod hops;
 mod http2;
-mod identity;
 mod listener;
 mod ofrep;
 mod ops;

@@ -54,5 +54,6 @@ mod streams;
 mod targeting;
 mod testing_your_app;
 mod tls;
+mod transfer;
 mod webhooks;
 mod wire;
