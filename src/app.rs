@@ -24,8 +24,8 @@ use crate::config::{self, ConfigError, FanOut, Settings};
 use crate::fixture::Fixture;
 use crate::flagset::{Bounds, Directory, FlagSets};
 use crate::http::{
-    Admin, BodyLimits, Connections, Doors, Evaluations, Flagsmith, Flipper, Hops, Ofrep, Ops, Sdk,
-    Sse, Streams, Tls, bind, operators_front, public_front, serve,
+    Admin, BodyLimits, Connections, Doors, Evaluations, Flagsmith, Flipper, Hops, Ofrep, Ops,
+    Patience, Sdk, Sse, Streams, Tls, bind, operators_front, public_front, serve,
 };
 use crate::metrics::{Metrics, WebhookMetrics};
 use crate::model::{AttemptOutcome, ClientKey, WebhookStatus};
@@ -375,6 +375,7 @@ impl Parts<'_> {
             admin: Admin::new(store.clone(), hub, settings.limits.clone(), metrics.clone())
                 .read_only(read_only)
                 .with_targets(&settings.webhook.allowed_targets),
+            patience: Patience::new(Duration::from_millis(settings.store.busy_timeout_ms)),
         }
     }
 }

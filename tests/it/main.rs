@@ -36,6 +36,7 @@ mod ofrep;
 mod openapi;
 mod openfeature;
 mod openfeature_web;
+mod outages;
 mod pace;
 mod proxies;
 mod purge;
