@@ -26,6 +26,7 @@ mod faults;
 mod first_minute;
 mod fixture;
 mod flipper;
+mod freshness;
 mod harness;
 mod identities;
 mod listen;
