@@ -14,6 +14,7 @@ mod browser_client;
 mod cached;
 mod canary;
 mod cdn;
+mod chaos;
 mod clusters;
 mod command_line;
 mod connections;
