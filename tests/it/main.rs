@@ -44,6 +44,7 @@ mod purge;
 mod push_only;
 mod reads;
 mod receivers;
+mod rolling;
 mod scenarios;
 mod sdk_identity;
 mod sdk_js;
