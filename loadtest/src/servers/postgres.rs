@@ -111,7 +111,8 @@ impl Drop for Postgres {
     fn drop(&mut self) {
         let Some(own) = &mut self.own else { return };
         // It ends its sessions and stops in order.
-        let told = i32::try_from(own.child.id()).map(|pid| kill(Pid::from_raw(pid), Signal::SIGINT));
+        let told =
+            i32::try_from(own.child.id()).map(|pid| kill(Pid::from_raw(pid), Signal::SIGINT));
         if let Err(error) = own.child.wait() {
             eprintln!("cannot end PostgreSQL ({told:?}): {error}");
         }
@@ -140,7 +141,8 @@ impl Session {
 
     /// Statements that were run in this database, `BEGIN` and `COMMIT` included.
     pub(crate) fn statements(&mut self) -> anyhow::Result<u64> {
-        let statement = "SELECT CAST(COALESCE(SUM(calls), 0) AS BIGINT) AS calls FROM pg_stat_statements
+        let statement =
+            "SELECT CAST(COALESCE(SUM(calls), 0) AS BIGINT) AS calls FROM pg_stat_statements
             WHERE dbid = (SELECT oid FROM pg_database WHERE datname = current_database())";
         let row = self.runtime.block_on(self.connection.fetch_one(statement))?;
         Ok(u64::try_from(row.try_get::<i64, _>("calls")?)?)

@@ -227,9 +227,12 @@ mod tests {
         let mut times = Times::default();
         times.note(change(2), 2_000_000, 1, &[Some(5_000_000), Some(3_000_000), None]);
         let figures = times.figures();
-        for (key, ms) in
-            [("change_p50_ms", 3.0), ("same_p50_ms", 1.0), ("other_p50_ms", 3.0), ("after_p50_ms", 2.0)]
-        {
+        for (key, ms) in [
+            ("change_p50_ms", 3.0),
+            ("same_p50_ms", 1.0),
+            ("other_p50_ms", 3.0),
+            ("after_p50_ms", 2.0),
+        ] {
             assert!((figures[key] - ms).abs() < 1e-9, "{key}: {}", figures[key]);
         }
     }

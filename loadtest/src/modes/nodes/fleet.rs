@@ -89,8 +89,7 @@ impl Fleet {
         sleep(length);
         let used = self.used()?.since(before);
         let (seconds, nodes) = (length.as_secs_f64(), count(self.nodes.len()));
-        let mut figures =
-            Figures::from([("node_ms", real(used.nodes) / 1e6 / seconds / nodes)]);
+        let mut figures = Figures::from([("node_ms", real(used.nodes) / 1e6 / seconds / nodes)]);
         if self.side != Side::Sqlite {
             figures.insert("database_ms", real(used.database) / 1e6 / seconds);
         }
