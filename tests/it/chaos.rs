@@ -126,6 +126,6 @@ async fn what_must_hold_holds_whatever_fails() {
         let other = Admin::new(format!("http://{door}/admin/v1"), ADMIN_TOKEN);
         assert_eq!(other.revision(&environment).await, newest);
     }
-    println!("{} changes and {reads} reads through {faults:?}", written.len());
+    eprintln!("{} changes and {reads} reads through {faults:?}", written.len());
     assert!(written.len() > faults.len(), "the faults leave no time for changes");
 }

@@ -191,7 +191,7 @@ impl Reader {
 /// Every tag names the revision behind the environment's key: `W/"<key>.42"`, `"<key>.42.<digest>"`.
 fn revision_of(answer: &Response) -> u64 {
     let tag = answer.headers()["etag"].to_str().unwrap();
-    tag.split(['.', '"']).filter_map(|part| part.parse().ok()).next().expect(tag)
+    tag.split(['.', '"']).find_map(|part| part.parse().ok()).expect(tag)
 }
 
 /// Lets nodes hear late, or nothing: links hold what the database says, listeners lose their connections,
@@ -208,9 +208,9 @@ async fn disturb(world: &World, mut rng: StdRng, budget: &Budget) {
                 session.execute(listeners).await.unwrap();
             }
             1 | 2 => {
-                let word = if rng.random() { "ENABLE" } else { "DISABLE" };
+                let verb = if rng.random() { "ENABLE" } else { "DISABLE" };
                 let statement =
-                    format!("ALTER TABLE change_events {word} TRIGGER change_events_notify");
+                    format!("ALTER TABLE change_events {verb} TRIGGER change_events_notify");
                 session.execute(AssertSqlSafe(statement)).await.unwrap();
             }
             _ => {
@@ -241,18 +241,18 @@ async fn nobody_reads_anything_older_than_what_they_have_seen() {
     for client in 0..CLIENTS {
         let mut others = world.doors();
         let home = others.remove(usize::try_from(client).unwrap() % NODES);
-        let (environment, seen) = (environment.clone(), Seen::default());
-        let reader = Reader { http: http(), home, others, environment, seen };
+        let environment = environment.clone();
+        let reader = Reader { http: http(), home, others, environment, seen: Seen::default() };
         tasks.spawn(reader.follow(seed.numbers(100 + client), Arc::clone(&budget)));
     }
     let all = async {
         while let Some(ended) = tasks.join_next().await {
-            ended.unwrap()
+            ended.unwrap();
         }
     };
     tokio::join!(all, disturb(&world, seed.numbers(1000), &budget));
     let changes = world.nodes[0].admin().revision(&environment).await - base;
-    println!("{wanted} reads and {changes} changes in {:?}: none went back", began.elapsed());
+    eprintln!("{wanted} reads and {changes} changes in {:?}: none went back", began.elapsed());
     for node in &world.nodes {
         // The last known state would be no answer to this question.
         node.metric_becomes("flagcast_reads_unconfirmed_total", &[], 0).await;

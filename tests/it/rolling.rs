@@ -1,8 +1,8 @@
 //! A new version comes: three gateways behind a load balancer are restarted one after the other, with a crowd
 //! on their streams and changes all the while. Nobody is cut off, nobody is left behind.
 //!
-//! HAProxy runs the shipped file and goes by `/readyz`. `FLAGCAST_TEST_CROWD` makes the crowd larger; each
-//! client takes a descriptor here and two of HAProxy.
+//! The load balancer (`haproxy` with the shipped file) goes by `/readyz`. `FLAGCAST_TEST_CROWD` makes
+//! the crowd larger; each client takes a descriptor here and two of the load balancer's.
 
 use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -25,8 +25,8 @@ const NODES: usize = 3;
 const CROWD: usize = 1000;
 const CROWD_VARIABLE: &str = "FLAGCAST_TEST_CROWD";
 
-/// How long a node takes to leave: three quarters of it for its streams. HAProxy needs two seconds to
-/// notice.
+/// How long a node takes to leave: three quarters of it for its streams. The load balancer needs two
+/// seconds to notice.
 const GRACE: u32 = 8;
 
 /// Longest time from a change to the last client that reads it. A client without a stream comes back
@@ -40,7 +40,7 @@ const WINDOW: Duration = Duration::from_secs(1);
 /// machine bunches.
 const TOLERANCE: f64 = 4.0;
 
-/// Lets this process and HAProxy open enough sockets for so many clients.
+/// Lets this process and those that it starts open enough sockets for so many clients.
 fn raise_descriptor_limit(clients: usize) {
     let process = std::process::id().to_string();
     let limit = format!("--nofile={}:", 3 * clients + 4000);
@@ -92,11 +92,10 @@ async fn most_at_once(tally: &Tally, over: &AtomicBool) -> usize {
     most
 }
 
-/// Restarts each node when HAProxy counts on all others. Answers with the most streams that one had.
+/// Restarts each node when the load balancer counts on all others. Answers with the most streams that one had.
 async fn restart_all(nodes: &mut [Gateway], proxy: &mut Daemon) -> f64 {
     let mut most = 0.0_f64;
-    for number in 0..nodes.len() {
-        let node = &mut nodes[number];
+    for (number, node) in nodes.iter_mut().enumerate() {
         most = most.max(node.metric("flagcast_streams_open", &[]).await);
         node.terminate();
         assert!(node.exited().await.success());
@@ -146,7 +145,7 @@ async fn a_crowd_follows_through_a_rolling_restart() {
     }
     let longest = *seen.iter().max().unwrap();
     let planned = largest / (f64::from(GRACE) * 0.75);
-    println!(
+    eprintln!(
         "{clients} clients, {} changes: the longest took {longest:?}; {most} streams came within a second, \
          {planned:.0} were planned; {:?}",
         seen.len(),

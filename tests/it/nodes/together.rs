@@ -55,7 +55,7 @@ async fn of_two_changes_of_what_both_saw_one_wins() {
             assert_eq!(flags["flags"]["limit"]["value"], bodies[winner]["value"]);
         }
     }
-    println!("of {ROUNDS} rounds the nodes have won {wins:?}");
+    eprintln!("of {ROUNDS} rounds the nodes have won {wins:?}");
 }
 
 #[tokio::test]

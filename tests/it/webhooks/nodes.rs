@@ -83,7 +83,7 @@ async fn nodes_share_the_work_and_do_nothing_twice() {
     for node in &nodes {
         attempts.push(node.metric("flagcast_webhook_attempts_total", &[]).await);
     }
-    println!("attempts of each node: {attempts:?}");
+    eprintln!("attempts of each node: {attempts:?}");
     let busy = attempts.iter().filter(|count| **count > 0.0).count();
     assert!(busy > 1, "the work is shared: {attempts:?}");
 }
@@ -94,7 +94,9 @@ async fn others_take_over_from_a_node_that_dies_when_its_lease_is_over() {
     let database = Database::create().await;
     let mut dying = gateway().nodes(1, database.url()).await;
     let receivers = endpoints(&dying[0], |_| "state").await;
-    receivers.iter().for_each(|receiver| receiver.next([Reply::Hang]));
+    for receiver in &receivers {
+        receiver.next([Reply::Hang]);
+    }
     let path = "/projects/web/environments/production/flags/limit";
     dying[0].admin().patch(path, json!({"value": 77})).await;
     each_has(&receivers, 1).await;
