@@ -13,8 +13,10 @@ RUST_CLIENTS := tests/sdk/rust/Cargo.toml
 RUST_CLIENTS_OPTIONS := --target-dir target/test-rust --locked
 # Black-box tests that open no stream.
 NO_STREAMS := command_line divergences evaluate flipper matrix openapi receivers transfer webhooks
-# Black-box tests of several nodes: they choose their store, and how streams are written changes nothing of theirs.
-OF_NODES := chaos freshness nodes rolling
+# Black-box tests of several nodes and of broken databases: they choose their store, and how streams are written changes
+# nothing of theirs.
+OF_NODES := chaos freshness nodes rolling \
+	$(patsubst tests/it/outages/%.rs,outages::%,$(wildcard tests/it/outages/*.rs))
 # Black-box tests of what the store decides, and the SDKs' stories.
 OF_STORES := command_line faults first_minute flipper identities management ofrep openapi pace push_only \
 	reads sdk_identity sdk_js sdk_python shutdown store_away streams targeting transfer webhooks

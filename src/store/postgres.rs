@@ -116,7 +116,8 @@ pub(super) async fn open(settings: &config::Store) -> Result<Pools, StoreError> 
 /// Lets the pool drop a connection that gives no sign of life. Rolls back what a caller has left behind.
 async fn check_life(connection: &mut AnyConnection, limit: Duration) -> Result<bool, sqlx::Error> {
     let alive = tokio::time::timeout(limit, connection.ping()).await;
-    alive.map_err(|_| sqlx::Error::PoolTimedOut)?.map(|()| true)
+    alive.map_err(|_| sqlx::Error::PoolTimedOut)??;
+    Ok(!connection.is_in_transaction())
 }
 
 async fn check_version(connection: &mut AnyConnection) -> Result<(), StoreError> {

@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
-use sqlx::Executor as _;
 use sqlx::any::{AnyConnectOptions, AnyPoolOptions};
 use sqlx::migrate::Migrator;
+use sqlx::{Connection as _, Executor as _};
 
 use super::database::{Database, Pools};
 use super::{ACQUIRE_TIMEOUT, StoreError};
@@ -26,6 +26,14 @@ pub(super) async fn open(url: &str, busy: Duration) -> Result<Pools, StoreError>
             .acquire_timeout(ACQUIRE_TIMEOUT)
             .idle_timeout(None)
             .max_lifetime(None)
+            // A commit that fails because the disk is full has undone the transaction already, and what
+            // should undo it fails, too: such a connection would never begin another.
+            .after_release(|connection, _| {
+                Box::pin(async move {
+                    connection.ping().await?;
+                    Ok(!connection.is_in_transaction())
+                })
+            })
             .after_connect(move |connection, _| {
                 Box::pin(async move {
                     connection.execute("PRAGMA journal_mode = WAL").await?;

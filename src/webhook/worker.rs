@@ -18,10 +18,14 @@ use crate::config::{ConfigError, Settings};
 use crate::metrics::WebhookMetrics;
 use crate::model::{Attempt, AttemptOutcome};
 use crate::shutdown::Shutdown;
-use crate::store::{Claim, Room, Settlement, Store, Verdict, keys, now_micros};
+use crate::store::{Claim, Room, Settlement, Store, Verdict, in_time, keys, now_micros};
 
 /// How long a worker has what it claimed, beyond the longest attempt.
 const LEASE_MARGIN: Duration = Duration::from_secs(5);
+
+/// Longest wait for the store in a step: a network that is cut says nothing. What may have been written is
+/// written again.
+const STEP_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Rest after a failed step: the store may be away.
 const RETRY_PAUSE: Duration = Duration::from_millis(500);
@@ -129,7 +133,7 @@ impl Worker {
         };
         let until = now_micros() + micros(self.lease_time);
         let step = self.store.settle_and_claim(&desk.unwritten, room, (&self.lease, until));
-        match step.await {
+        match in_time(STEP_TIMEOUT, step).await {
             Ok(claims) => {
                 desk.unwritten.clear();
                 for claim in claims {

@@ -248,13 +248,14 @@ impl Cluster {
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
         let name = |url: &str| Url::parse(url).unwrap().path().trim_start_matches('/').to_owned();
         let (fresh, old) = (name(&fresh), name(url));
-        let mut session = self.connect("postgres").await;
         eventually("nobody uses the database", async || {
             self.terminate_connections().await;
+            let mut session = self.connect("postgres").await;
             let away = format!("ALTER DATABASE {old} RENAME TO {old}_gone");
             session.execute(sqlx::AssertSqlSafe(away)).await.ok()
         })
         .await;
+        let mut session = self.connect("postgres").await;
         let back = format!("ALTER DATABASE {fresh} RENAME TO {old}");
         session.execute(sqlx::AssertSqlSafe(back)).await.unwrap();
     }

@@ -21,6 +21,7 @@ async fn a_crash_of_the_database_is_survived() {
     let mut cached = Wire::open(&gateway, &environment.client_key, THROUGH_A_CACHE).await;
     direct.reaches(known).await;
     cached.reaches(known).await;
+    everything_is_read(&gateway, &environment, known).await;
 
     let killed = Instant::now();
     cluster.kill().await;

@@ -128,10 +128,10 @@ async fn a_commit_whose_answer_is_lost_is_done_once() {
         scene.let_commit().await;
         scene.is_made().await;
         scene.relay.break_down();
-        scene.relay.hold_answers(false);
-        scene.relay.lead_to(scene.cluster.address());
     });
     is_unknown(answer.await);
+    scene.relay.hold_answers(false);
+    scene.relay.lead_to(scene.cluster.address());
     // Those who listen are told all the same.
     stream.reaches(scene.before + 1).await;
     assert!(scene.repeat().await, "it was done before");

@@ -8,7 +8,7 @@ use super::{change, change_at_last, change_is_refused, everything_is_read, impat
 use crate::harness::postgres::Cluster;
 use crate::harness::store::begin_alone;
 use crate::harness::wire::{ASKS, Wire};
-use crate::harness::{Gateway, eventually, store};
+use crate::harness::{eventually, store};
 
 #[tokio::test]
 async fn a_database_that_only_reads_refuses_changes_and_nothing_else() {
@@ -54,7 +54,7 @@ async fn without_a_free_connection_changes_are_refused_in_time() {
     for (status, problem, _) in futures_util::future::join_all(changes).await {
         assert_eq!((status, problem["code"].as_str()), (503, Some("store_unavailable")));
     }
-    assert!(began.elapsed() < Duration::from_secs(5), "{:?}", began.elapsed());
+    assert!(began.elapsed() < Duration::from_secs(8), "{:?}", began.elapsed());
     everything_is_read(&gateway, &environment, known).await;
     assert!(readiness(&gateway).await.0);
     other.execute("ROLLBACK").await.unwrap();
@@ -89,5 +89,4 @@ async fn a_full_disk_under_sqlite_refuses_changes_and_loses_nothing() {
     gateway.restart().await;
     everything_is_read(&gateway, &environment, revision).await;
     assert_eq!(gateway.flags(&environment.client_key).await["flags"]["limit"]["value"], 2);
-    let _: &Gateway = &gateway;
 }

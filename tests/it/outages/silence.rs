@@ -30,15 +30,16 @@ async fn is_well_again(
     environment: &Environment,
     known: u64,
     stream: &mut Wire,
-) {
+) -> u64 {
     let back = Instant::now();
     readiness_becomes(gateway, true).await;
-    let revision = change_at_last(gateway, environment, 2).await;
+    let revision = change_at_last(gateway, environment, known + 1000).await;
     assert!(revision > known, "{revision} after {known}");
     stream.reaches(revision).await;
     everything_is_read(gateway, environment, revision).await;
     eprintln!("well again after {:?}", back.elapsed());
     assert!(back.elapsed() < Duration::from_secs(20), "{:?}", back.elapsed());
+    revision
 }
 
 #[tokio::test]
@@ -67,7 +68,7 @@ async fn a_network_that_is_cut_without_a_word_is_noticed() {
 /// As after the restart of a firewall: what was open stays silent for ever, and nobody closes it.
 #[tokio::test]
 async fn connections_that_the_network_has_forgotten_are_replaced() {
-    let (_cluster, relay, gateway, environment, known) = scene().await;
+    let (_cluster, relay, gateway, environment, mut known) = scene().await;
     let mut direct = Wire::open(&gateway, &environment.client_key, ASKS).await;
     for _ in 0..3 {
         // All of them are in use, or were a moment ago.
@@ -83,7 +84,7 @@ async fn connections_that_the_network_has_forgotten_are_replaced() {
             let (status, answer) = asking.await.unwrap();
             assert!(status == 200 || status == 503, "{status} {answer}");
         }
-        is_well_again(&gateway, &environment, known, &mut direct).await;
+        known = is_well_again(&gateway, &environment, known, &mut direct).await;
     }
     eventually("no connection is missing", async || {
         let (status, _) =
