@@ -74,10 +74,13 @@ pub(super) async fn write(shared: Arc<Shared>, mut rng: StdRng, writer: u64) -> 
             break;
         }
         let value = 1_000_000 * (writer + 1) + number;
-        let began = Instant::now();
+        let (began, mut patience) = (Instant::now(), Duration::ZERO);
         let revision = loop {
             let door = *shared.doors.choose(&mut rng).unwrap();
-            if let Some(revision) = change(&http, door, &shared.environment, value).await {
+            // Who is impatient asks another node for what the first one may be doing right now.
+            patience += Duration::from_millis(rng.random_range(50..500));
+            let asked = change(&http, door, &shared.environment, value);
+            if let Ok(Some(revision)) = timeout(patience, asked).await {
                 break revision;
             }
             assert!(!shared.is_calm() || began.elapsed() < 2 * SOON, "{value} is not answered");

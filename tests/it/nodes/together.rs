@@ -81,7 +81,9 @@ async fn what_two_nodes_are_asked_for_under_one_key_is_done_once() {
 #[tokio::test]
 async fn revisions_of_changes_at_all_nodes_have_no_gap() {
     let database = Database::create().await;
-    let nodes = Gateway::builder().nodes(3, database.url()).await;
+    // The last of so many waits for all others.
+    let patient = Gateway::builder().set("store.busy_timeout_ms", 25_000);
+    let nodes = patient.nodes(3, database.url()).await;
     let environment = nodes[0].shop().await;
     let base = nodes[0].admin().revision(&environment).await;
     let url = |node: &Gateway| node.url(&format!("/admin/v1{}/flags/limit", environment.path()));
