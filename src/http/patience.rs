@@ -23,6 +23,9 @@ use super::request::BodyLimits;
 /// What a request may take when it has waited for a connection and for those who change the same things.
 const WORK: Duration = Duration::from_secs(5);
 
+/// How the routes end that attempt a delivery while their caller waits.
+const WAITS_FOR_AN_ENDPOINT: [&str; 2] = ["/test", "/redeliver"];
+
 /// How long a request may take from the end of its body on.
 #[derive(Clone, Copy, Debug)]
 pub struct Patience(Duration);
@@ -43,8 +46,8 @@ pub(super) async fn bounded(
     request: Request,
     next: Next,
 ) -> Response {
-    // It waits for somebody else's endpoint, and has a bound of its own.
-    if route.as_str().ends_with("/test") {
+    // They wait for somebody else's endpoint, and have bounds of their own.
+    if WAITS_FOR_AN_ENDPOINT.iter().any(|end| route.as_str().ends_with(end)) {
         return next.run(request).await;
     }
     let changes = !request.method().is_safe();

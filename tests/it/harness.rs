@@ -28,6 +28,7 @@ pub(crate) mod relay;
 pub(crate) mod rollout;
 pub(crate) mod script;
 pub(crate) mod secure;
+pub(crate) mod seed;
 pub(crate) mod store;
 pub(crate) mod stream;
 pub(crate) mod varnish;

@@ -1,6 +1,7 @@
 //! The command line.
 
 mod cdn;
+mod nodes;
 mod webhooks;
 
 use std::path::{Path, PathBuf};
@@ -9,6 +10,7 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use self::cdn::CdnArgs;
+use self::nodes::{NodesArgs, NotifyArgs};
 use self::webhooks::WebhooksArgs;
 use crate::machine::{Kernel, watch};
 use crate::modes::{compare, crowd, engine, evaluate, fanout, reads, refetch, slow, soak, storm};
@@ -50,6 +52,10 @@ enum Command {
     Engine(EngineArgs),
     /// Webhooks to many local receivers, beside a bare sender; and from a change to a receiver at rest.
     Webhooks(WebhooksArgs),
+    /// Several gateways on one PostgreSQL, beside one, and one on SQLite.
+    Nodes(NodesArgs),
+    /// What PostgreSQL alone commits per second when every commit notifies those who listen.
+    Notify(NotifyArgs),
     /// A server with its share of a crowd of streams; started by `fanout --processes`.
     #[command(hide = true)]
     Worker(WorkerArgs),
@@ -294,6 +300,8 @@ impl Cli {
             Command::Evaluate(args) => args.run(),
             Command::Engine(args) => args.run(),
             Command::Webhooks(args) => args.run(),
+            Command::Nodes(args) => args.run(),
+            Command::Notify(args) => args.run(),
         }
     }
 }

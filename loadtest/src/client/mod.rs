@@ -23,4 +23,4 @@ pub(crate) use returns::Gap;
 pub(crate) use socket::Stamping;
 pub(crate) use stream::{Cut, Reading};
 pub(crate) use streams::{Arrival, NAP, Streams, Tally, Target};
-pub(crate) use wrk::Load;
+pub(crate) use wrk::{Load, Rate};

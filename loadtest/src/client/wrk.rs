@@ -29,6 +29,9 @@ pub(crate) struct Rate {
     pub(crate) per_second: f64,
     /// Requests of the whole run.
     pub(crate) requests: u64,
+    /// How long half of them took at most, and 99 of 100, in milliseconds.
+    pub(crate) p50_ms: f64,
+    pub(crate) p99_ms: f64,
 }
 
 impl Load<'_> {
@@ -40,6 +43,7 @@ impl Load<'_> {
     /// Starts to run.
     pub(crate) fn start(&self) -> anyhow::Result<Running> {
         let mut command = Command::new("wrk");
+        command.arg("--latency");
         command.args(["-t1", &format!("-c{}", self.connections), &format!("-d{}s", self.seconds)]);
         for header in self.headers {
             command.args(["-H", header]);
@@ -76,7 +80,18 @@ fn parse(text: &str) -> Option<Rate> {
     Some(Rate {
         per_second: per_second.trim().parse().ok()?,
         requests: requests.trim().parse().ok()?,
+        p50_ms: latency(text, "50%")?,
+        p99_ms: latency(text, "99%")?,
     })
+}
+
+/// A line of the distribution: `     99%    3.20ms`.
+fn latency(text: &str, share: &str) -> Option<f64> {
+    let value = text.lines().find_map(|line| line.trim().strip_prefix(share))?.trim();
+    let units = [("us", 0.001), ("ms", 1.0), ("s", 1000.0), ("m", 60_000.0)];
+    let (number, unit) =
+        units.iter().find_map(|(name, unit)| Some((value.strip_suffix(name)?, unit)))?;
+    Some(number.parse::<f64>().ok()? * unit)
 }
 
 #[cfg(test)]
@@ -87,10 +102,13 @@ mod tests {
     fn rate_and_count_are_read() {
         let text = "Running 1s test @ http://127.0.0.1:1/\n  1 threads and 32 connections\n  \
             Thread Stats   Avg      Stdev     Max   +/- Stdev\n    Latency   601.36us  0.93ms  17.81ms   91.59%\n  \
+            Latency Distribution\n     50%  560.00us\n     99%    3.20ms\n  \
             55413 requests in 1.00s, 24.47MB read\nRequests/sec:  55399.63\nTransfer/sec:     24.46MB\n";
         let rate = parse(text).unwrap();
         assert_eq!(rate.requests, 55_413);
         assert!((rate.per_second - 55_399.63).abs() < 1e-9);
+        assert!((rate.p50_ms - 0.56).abs() < 1e-9 && (rate.p99_ms - 3.2).abs() < 1e-9);
+        assert_eq!(latency(" 99%  1.50s", "99%"), Some(1500.0));
         assert_eq!(parse("unable to connect"), None);
     }
 }

@@ -7,6 +7,8 @@ pub(crate) mod crowd;
 pub(crate) mod engine;
 pub(crate) mod evaluate;
 pub(crate) mod fanout;
+pub(crate) mod nodes;
+pub(crate) mod notify;
 mod rates;
 pub(crate) mod reads;
 pub(crate) mod refetch;

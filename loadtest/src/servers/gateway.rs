@@ -31,6 +31,8 @@ pub(crate) struct Setup {
     pub(crate) program: PathBuf,
     /// Settings that differ from the defaults: `("stream.echo_seconds", "0")`.
     pub(crate) settings: Vec<(&'static str, String)>,
+    /// A database that is not its own.
+    shared_store: Option<String>,
 }
 
 /// A running gateway. Dropping it ends it; its store goes with it.
@@ -53,6 +55,14 @@ pub(crate) struct Environment {
     pub(crate) client_key: String,
 }
 
+/// Who changes one flag, with a connection of their own.
+#[derive(Debug)]
+pub(crate) struct Writer {
+    admin: Client,
+    path: String,
+    enabled: bool,
+}
+
 /// Where a gateway listens: for clients, and for operators.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Addresses {
@@ -63,7 +73,7 @@ struct Addresses {
 impl Setup {
     /// The gateway as it comes.
     pub(crate) fn new(program: &Path) -> Self {
-        Self { program: program.to_owned(), settings: Vec::new() }
+        Self { program: program.to_owned(), settings: Vec::new(), shared_store: None }
     }
 
     /// The same with one more setting.
@@ -75,6 +85,12 @@ impl Setup {
     /// The same, whose webhooks may come to loopback.
     pub(crate) fn with_local_webhooks(mut self) -> Self {
         self.settings.push(("webhook.allowed_targets", "127.0.0.0/8".to_owned()));
+        self
+    }
+
+    /// The same on a database that others share.
+    pub(crate) fn on(mut self, url: &str) -> Self {
+        self.shared_store = Some(url.to_owned());
         self
     }
 
@@ -100,7 +116,8 @@ impl Setup {
     }
 
     fn spawn(&self, store: &Path, listen: SocketAddr) -> anyhow::Result<(Child, Addresses)> {
-        let url = format!("sqlite://{}", store.join("f.db").display());
+        let own = || format!("sqlite://{}", store.join("f.db").display());
+        let url = self.shared_store.clone().unwrap_or_else(own);
         let mut child = self
             .command()
             .args(["serve", "--no-demo"])
@@ -129,6 +146,11 @@ impl Environment {
     /// The path of its stream.
     pub(crate) fn stream(&self) -> String {
         format!("/sse/environments/{}/stream", self.client_key)
+    }
+
+    /// The path of its flags for SDKs.
+    pub(crate) fn flags(&self) -> String {
+        format!("/sdk/v1/environments/{}/flags", self.client_key)
     }
 
     /// The management API's path of it.
@@ -174,6 +196,13 @@ impl Gateway {
     /// A connection of somebody who may only read.
     pub(crate) fn visitor(&self) -> anyhow::Result<Client> {
         Client::connect(self.public, String::new())
+    }
+
+    /// Somebody with a connection of their own who changes one flag again and again.
+    pub(crate) fn writer(&self, environment: &Environment, flag: usize) -> anyhow::Result<Writer> {
+        let path = format!("{}/flags/{}", environment.path(), targeting::key(flag));
+        // One of three flags begins switched on; a change to what is there would be none.
+        Ok(Writer { admin: Self::connect(self.public)?, path, enabled: flag.is_multiple_of(3) })
     }
 
     fn connect(public: SocketAddr) -> anyhow::Result<Client> {
@@ -249,10 +278,7 @@ impl Gateway {
         enabled: bool,
     ) -> anyhow::Result<Change> {
         let path = format!("{}/flags/{}", environment.path(), targeting::key(0));
-        let body = json!({ "enabled": enabled }).to_string();
-        let answer = self.admin.send("PATCH", &path, "", &body)?;
-        let revision = answer.json()?["revision"].as_u64().context("no revision")?;
-        Ok(Change { revision, sent: answer.sent, answered: answer.answered })
+        patch(&mut self.admin, &path, enabled)
     }
 
     /// What the gateway says of its newest ping.
@@ -281,6 +307,21 @@ impl Gateway {
         let answer = self.admin.send("POST", &path, "", &body.to_string())?;
         answer.json().with_context(|| format!("POST {path} failed"))
     }
+}
+
+impl Writer {
+    /// Flips the flag.
+    pub(crate) fn flip(&mut self) -> anyhow::Result<Change> {
+        self.enabled = !self.enabled;
+        patch(&mut self.admin, &self.path, self.enabled)
+    }
+}
+
+fn patch(admin: &mut Client, path: &str, enabled: bool) -> anyhow::Result<Change> {
+    let body = json!({ "enabled": enabled }).to_string();
+    let answer = admin.send("PATCH", path, "", &body)?;
+    let revision = answer.json()?["revision"].as_u64().context("no revision")?;
+    Ok(Change { revision, sent: answer.sent, answered: answer.answered })
 }
 
 impl Drop for Gateway {
