@@ -13,10 +13,10 @@ RUST_CLIENTS := tests/sdk/rust/Cargo.toml
 RUST_CLIENTS_OPTIONS := --target-dir target/test-rust --locked
 # Black-box tests that open no stream.
 NO_STREAMS := command_line divergences evaluate flipper matrix openapi receivers transfer webhooks
-# Black-box tests of several nodes and of broken databases: they choose their store, and how streams are written changes
-# nothing of theirs.
-OF_NODES := chaos freshness nodes rolling \
-	$(patsubst tests/it/outages/%.rs,outages::%,$(wildcard tests/it/outages/*.rs))
+# Those that break databases; how streams are written is nothing to them.
+OUTAGES := $(patsubst tests/it/outages/%.rs,outages::%,$(wildcard tests/it/outages/*.rs))
+# Black-box tests of several nodes: they choose their store, and how streams are written changes nothing of theirs.
+OF_NODES := chaos freshness nodes rolling
 # Black-box tests of what the store decides, and the SDKs' stories.
 OF_STORES := command_line faults first_minute flipper identities management ofrep openapi pace push_only \
 	reads sdk_identity sdk_js sdk_python shutdown store_away streams targeting transfer webhooks
@@ -40,7 +40,7 @@ test: test-deps lint
 	cargo test --workspace --locked
 	# The same again with every stream as a body, as those of TLS and HTTP/2 are; without what opens none.
 	FLAGCAST_TEST_FAN_OUT=bodies cargo test --workspace --test it --locked -- \
-		$(NO_STREAMS:%=--skip %::) $(OF_NODES:%=--skip %::)
+		$(NO_STREAMS:%=--skip %::) $(OF_NODES:%=--skip %::) $(OUTAGES:%=--skip %::)
 	# What the store decides again, with every store in PostgreSQL; the page's tests of webhooks only sound alike.
 	FLAGCAST_TEST_STORE=postgres cargo test --workspace --test it --locked -- \
 		$(OF_STORES:%=%::) --skip browser:: --skip webhooks::nodes::
