@@ -12,17 +12,19 @@ NPM_FOLDERS := tests/sdk tests/sdk/openfeature-server
 RUST_CLIENTS := tests/sdk/rust/Cargo.toml
 RUST_CLIENTS_OPTIONS := --target-dir target/test-rust --locked
 # Black-box tests that open no stream.
-NO_STREAMS := command_line divergences evaluate flipper matrix openapi receivers webhooks
+NO_STREAMS := command_line divergences evaluate flipper matrix openapi receivers transfer webhooks
+# Black-box tests of several nodes: they choose their store, and how streams are written changes nothing of theirs.
+OF_NODES := chaos freshness nodes rolling
 # Black-box tests of what the store decides, and the SDKs' stories.
 OF_STORES := command_line faults first_minute flipper identities management ofrep openapi pace push_only \
-	reads sdk_identity sdk_js sdk_python shutdown store_away streams targeting webhooks
+	reads sdk_identity sdk_js sdk_python shutdown store_away streams targeting transfer webhooks
 
 # The black-box tests mostly wait for clients, so they share the cores.
 export RUST_TEST_THREADS ?= 4
 # Chromium comes from Debian, never from a download.
 export PLAYWRIGHT_SKIP_BROWSER_DOWNLOAD = 1
 
-.PHONY: run test lint test-deps test-packages
+.PHONY: run test chaos lint test-deps test-packages
 
 # Starts the gateway with a demo project; the greeting says what to try.
 run:
@@ -35,10 +37,15 @@ test: test-deps lint
 	ruby clients/ruby/test/all.rb
 	cargo test --workspace --locked
 	# The same again with every stream as a body, as those of TLS and HTTP/2 are; without what opens none.
-	FLAGCAST_TEST_FAN_OUT=bodies cargo test --workspace --test it --locked -- $(NO_STREAMS:%=--skip %::)
+	FLAGCAST_TEST_FAN_OUT=bodies cargo test --workspace --test it --locked -- \
+		$(NO_STREAMS:%=--skip %::) $(OF_NODES:%=--skip %::)
 	# What the store decides again, with every store in PostgreSQL; the page's tests of webhooks only sound alike.
 	FLAGCAST_TEST_STORE=postgres cargo test --workspace --test it --locked -- \
-		$(OF_STORES:%=%::) --skip browser::
+		$(OF_STORES:%=%::) --skip browser:: --skip webhooks::nodes::
+
+# Ten minutes of random faults: nodes and database killed, links cut. `make test` has a quarter of a minute of it.
+chaos: test-packages
+	FLAGCAST_CHAOS_SECONDS=600 cargo test --test it --locked chaos:: -- --nocapture
 
 lint:
 	cargo fmt --all --check

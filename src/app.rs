@@ -1,16 +1,20 @@
 //! The composition root: builds every part, starts them in order and stops them in order.
 //!
-//! Start: store, what is true now (directory, hub), sockets, then the change feed and the doors.
+//! Start: sockets, the operators' door, the store, what is true now (directory, hub), then the change feed
+//! and the doors.
 //! Stop: not ready, no new connections, streams ended over the grace period, counts written, store
 //! closed.
 
 mod descriptors;
+mod export;
 mod feed;
 mod first_start;
 mod fixture;
+mod import;
+mod listeners;
 mod told;
 
-use std::net::{SocketAddr, ToSocketAddrs as _};
+use std::net::SocketAddr;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -18,12 +22,12 @@ use anyhow::Context as _;
 use tokio::net::TcpListener;
 
 use crate::cdn::{Canary, Purger};
-use crate::config::{self, ConfigError, FanOut, Settings};
+use crate::config::{self, FanOut, Settings};
 use crate::fixture::Fixture;
 use crate::flagset::{Bounds, Directory, FlagSets};
 use crate::http::{
-    Admin, BodyLimits, Connections, Doors, Evaluations, Flagsmith, Flipper, Hops, Ofrep, Ops, Sdk,
-    Sse, Streams, Tls, bind, operators_front, public_front, serve,
+    Admin, Doors, Evaluations, Flagsmith, Flipper, Hops, Ofrep, Ops, Patience, Sdk, Sse, Streams,
+    Tls, public_front, serve,
 };
 use crate::metrics::{Metrics, WebhookMetrics};
 use crate::model::{AttemptOutcome, ClientKey, WebhookStatus};
@@ -32,15 +36,18 @@ use crate::store::{Store, StoreError};
 use crate::stream::{Hub, Limits, Shards, Times};
 use crate::webhook::{self, Worker, WorkerHandle};
 
+pub use export::export;
 pub use feed::Feed;
 pub use first_start::{CreatedToken, create_token};
+pub use import::{
+    ImportError, ImportOptions, Imported, ImportedEnvironment, ImportedWebhook, import,
+    import_flagsmith,
+};
+use listeners::{bounds_of, listen, public_url, serve_operators};
 pub use told::{Pings, Told, changed_last};
 
 /// How often recorded metrics are folded: often enough that a burst of requests piles up little.
 const METRICS_UPKEEP: Duration = Duration::from_secs(5);
-
-/// The operators' listener needs few connections, and must not take the public one's.
-const OPS_CONNECTIONS_MAX: usize = 100;
 
 /// Shortest and longest rest between attempts to open the store.
 const OPEN_REST: [Duration; 2] = [Duration::from_millis(100), Duration::from_secs(5)];
@@ -111,6 +118,14 @@ impl Source {
             }
         }
     }
+}
+
+/// Opens the store of the settings, and makes it if it is not there.
+pub async fn open_store(settings: &Settings) -> anyhow::Result<Store> {
+    let store = Store::open(&settings.store).await;
+    let store =
+        store.with_context(|| format!("cannot open the store {}", settings.store.shown_url()))?;
+    Ok(store.with_secrets_key(&settings.secrets.key))
 }
 
 impl App {
@@ -279,35 +294,6 @@ async fn open_patiently(settings: &config::Store) -> Result<Store, StoreError> {
     }
 }
 
-/// Starts the operators' listener.
-fn serve_operators(settings: &Settings, door: Ops, last: &Shutdown) -> anyhow::Result<SocketAddr> {
-    let listener = listen("server.ops_listen", &settings.server.ops_listen)?;
-    let address = listener.local_addr()?;
-    let (connections, body_limits) = bounds_of(settings);
-    let connections =
-        Connections { max: OPS_CONNECTIONS_MAX, accepts_per_second: 0, ..connections };
-    let metrics = door.metrics.listener("ops");
-    let front = operators_front(door, body_limits);
-    let streams = Streams::none();
-    last.spawn(serve(listener, front, connections, None, streams, metrics, last.clone()));
-    Ok(address)
-}
-
-/// What connections and bodies may take.
-fn bounds_of(settings: &Settings) -> (Connections, BodyLimits) {
-    let limits = &settings.limits;
-    let connections = Connections {
-        max: limits.connections,
-        accepts_per_second: limits.accepts_per_second,
-        header_bytes: limits.header_bytes,
-        header_timeout: Duration::from_secs(limits.header_seconds),
-        answer_timeout: answer_timeout(&settings.stream),
-        stall_timeout: Duration::from_secs(settings.stream.stall_seconds),
-    };
-    let timeout = Duration::from_secs(limits.body_seconds);
-    (connections, BodyLimits { bytes: limits.body_bytes, timeout })
-}
-
 /// What the doors are made of.
 struct Parts<'a> {
     store: &'a Store,
@@ -360,6 +346,7 @@ impl Parts<'_> {
             admin: Admin::new(store.clone(), hub, settings.limits.clone(), metrics.clone())
                 .read_only(read_only)
                 .with_targets(&settings.webhook.allowed_targets),
+            patience: Patience::new(Duration::from_millis(settings.store.busy_timeout_ms)),
         }
     }
 }
@@ -411,14 +398,6 @@ fn drain(settings: &Settings) -> Duration {
     Duration::from_secs(settings.server.grace_seconds).mul_f64(0.75)
 }
 
-/// Time for an answer on HTTP/2: the longest life of a stream, as far as lives are spread, and time
-/// to take the end.
-fn answer_timeout(stream: &config::Stream) -> Duration {
-    let direct = stream.life_seconds.max(stream.short_life_seconds).max(stream.refusal_seconds);
-    let life = direct.max(stream.cached_life_seconds);
-    Duration::from_secs(life.saturating_mul(2).saturating_add(stream.stall_seconds))
-}
-
 /// The hub, and the shards that the settings want: none when streams are to be bodies.
 fn start_streams(
     settings: &Settings,
@@ -447,30 +426,6 @@ fn start_streams(
         unknown: limits.streams_unknown,
     };
     Ok((Hub::new(limits, shards.clone(), metrics), Streams { shards, returned }))
-}
-
-fn listen(key: &str, address: &str) -> anyhow::Result<TcpListener> {
-    let resolved: SocketAddr = address
-        .to_socket_addrs()
-        .ok()
-        .and_then(|mut addresses| addresses.next())
-        .ok_or_else(|| ConfigError::new(format!("{key} must be host:port, not {address:?}")))?;
-    bind(resolved).with_context(|| {
-        format!("cannot listen on {address} ({key}); is another instance running?")
-    })
-}
-
-/// The base URL that clients use. `0.0.0.0` is no address that one can go to.
-fn public_url(settings: &Settings, listening: SocketAddr) -> String {
-    let chosen = settings.server.public_url.trim_end_matches('/');
-    if !chosen.is_empty() {
-        return chosen.to_owned();
-    }
-    let scheme = if settings.server.has_tls() { "https" } else { "http" };
-    if listening.ip().is_unspecified() {
-        return format!("{scheme}://localhost:{}", listening.port());
-    }
-    format!("{scheme}://{listening}")
 }
 
 async fn keep_up(metrics: Metrics, last: Shutdown) {

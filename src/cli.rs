@@ -26,6 +26,10 @@ pub(crate) enum Command {
     Config(ConfigArgs),
     /// Manages management tokens.
     Token(TokenArgs),
+    /// Writes a whole project as JSON, as of one instant; also while the gateway runs.
+    Export(ExportArgs),
+    /// Makes a project of what `export` wrote, or features of Flagsmith's export; all or nothing.
+    Import(ImportArgs),
     /// Exits with 0 when the local instance is ready (for containers).
     Healthcheck,
     /// Subscribes like a client through whatever is in between, and says what it sees.
@@ -87,6 +91,51 @@ pub(crate) enum RoleArg {
     Admin,
     Editor,
     Viewer,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ExportArgs {
+    /// Key of the project.
+    #[arg(long)]
+    pub(crate) project: String,
+    /// Writes to this file instead of standard output; only its owner may read it.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) output: Option<PathBuf>,
+    /// Also writes the secrets and headers of webhooks. Keep such a file as you keep secrets.
+    #[arg(long)]
+    pub(crate) with_secrets: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ImportArgs {
+    /// File to read; - is standard input.
+    #[arg(value_name = "FILE", default_value = "-")]
+    pub(crate) file: PathBuf,
+    /// Key of the project, if not that in the file.
+    #[arg(long, required_if_eq("format", "flagsmith"))]
+    pub(crate) project: Option<String>,
+    /// What the file is.
+    #[arg(long, value_enum, default_value = "flagcast")]
+    pub(crate) format: FormatArg,
+    /// Key of the environment that Flagsmith's features get their states in.
+    #[arg(long, required_if_eq("format", "flagsmith"))]
+    pub(crate) environment: Option<String>,
+    /// Where the store uses the number of a percentage split for something else: deals people out anew
+    /// there. Without it such a file is refused.
+    #[arg(long)]
+    pub(crate) new_seeds: bool,
+    /// Gives the environments new client and server keys, and prints them once: for a copy beside the
+    /// original. A client key takes part in dealing people out, so splits of a copy are its own.
+    #[arg(long)]
+    pub(crate) new_keys: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum FormatArg {
+    /// What `flagcast export` writes.
+    Flagcast,
+    /// Flagsmith's export of the features of an environment.
+    Flagsmith,
 }
 
 #[derive(Debug, Args)]

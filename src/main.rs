@@ -2,13 +2,14 @@
 //! its failure into one clear line and an exit code.
 
 mod cli;
+mod moving;
 
 use std::io::{IsTerminal as _, Read as _};
 use std::process::ExitCode;
 
 use anyhow::Context as _;
 use clap::Parser as _;
-use flagcast::app::{App, Source, create_token};
+use flagcast::app::{App, ImportError, Source, create_token};
 use flagcast::config::{ConfigError, DEFAULT_FILE, Loaded, LogFormat, LogLevel, Settings};
 use flagcast::evaluation::{Context as EvaluationContext, ContextError};
 use flagcast::fixture::Fixture;
@@ -40,8 +41,10 @@ fn main() -> ExitCode {
         Ok(code) => code,
         Err(error) => {
             eprintln!("flagcast: {error:#}");
-            let usage =
-                error.is::<ConfigError>() || error.is::<UsageError>() || error.is::<ContextError>();
+            let usage = error.is::<ConfigError>()
+                || error.is::<UsageError>()
+                || error.is::<ContextError>()
+                || error.is::<ImportError>();
             ExitCode::from(if usage { EXIT_USAGE } else { 1 })
         }
     }
@@ -62,6 +65,14 @@ fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Token(TokenArgs { command: TokenCommand::Create(args) }) => {
             let settings = load()?.settings;
             block_on(print_new_token(&settings, args))?;
+        }
+        Command::Export(args) => {
+            let settings = load()?.settings;
+            block_on(moving::export(&settings, &args))?;
+        }
+        Command::Import(args) => {
+            let settings = load()?.settings;
+            block_on(moving::import(&settings, &args))?;
         }
         Command::Healthcheck => {
             let settings = load()?.settings;

@@ -11,7 +11,7 @@ use crate::model::{
     Scope, Secret, Token, ValueType,
 };
 use crate::store::keys::{digest, new_client_key, new_server_key, new_token};
-use crate::store::{Change, NewEnvironment, NewFeature, NewToken, Store, StoreError};
+use crate::store::{Change, NewEnvironment, NewFeature, NewToken, Page, Store, StoreError};
 
 /// A token that was just made, with the secret that is shown once.
 #[derive(Debug)]
@@ -47,6 +47,8 @@ pub(super) async fn prepare(
     if !is_first && (chosen.is_empty() || is_known(store, chosen).await?) {
         return Ok(());
     }
+    // A store into which somebody has imported something needs no demo.
+    let demo = is_first && demo && store.projects(Page::ALL).await?.is_empty();
     // With a token of the operator's choice there is nothing secret to print.
     let (name, secret) = if chosen.is_empty() {
         ("first-admin", new_token())
@@ -56,8 +58,7 @@ pub(super) async fn prepare(
     let (hash, scope) = (digest(secret.expose()), Scope::default());
     let token = NewToken { name, role: Role::Admin, scope: &scope, hash: &hash };
     change.create_token(&token, limits).await?;
-    let demo_key =
-        if is_first && demo { Some(create_demo(&mut change, limits).await?) } else { None };
+    let demo_key = if demo { Some(create_demo(&mut change, limits).await?) } else { None };
     change.seal().await?;
     change.commit().await?;
     if is_first {

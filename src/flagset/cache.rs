@@ -4,6 +4,9 @@
 //! queue, and one that waited takes what the build before it found if that began late enough. A read
 //! of a revision that the store does not have yet waits a moment for it.
 
+#[cfg(test)]
+mod simulation;
+
 use std::pin::{Pin, pin};
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -16,6 +19,7 @@ use tokio::sync::{Mutex as AsyncMutex, Notify, Semaphore};
 use tokio::time::{Instant, timeout_at};
 
 use super::set::FlagSet;
+use super::truth::Truth;
 use crate::metrics::FlagSetMetrics;
 use crate::model::{EnvironmentId, Revision};
 use crate::store::{Store, StoreError, in_time};
@@ -43,13 +47,13 @@ pub struct Bounds {
 
 /// The flag sets of a process. Clones share them.
 #[derive(Clone, Debug)]
-pub struct FlagSets {
-    inner: Arc<Inner>,
+pub struct FlagSets<T = Store> {
+    inner: Arc<Inner<T>>,
 }
 
 #[derive(Debug)]
-struct Inner {
-    store: Store,
+struct Inner<T> {
+    store: T,
     slots: DashMap<EnvironmentId, Arc<Slot>>,
     /// Memory that the slots may hold together.
     bytes_max: usize,
@@ -74,10 +78,10 @@ struct Slot {
     began: AsyncMutex<Option<Instant>>,
 }
 
-impl FlagSets {
+impl<T: Truth> FlagSets<T> {
     /// Makes an empty cache over `store`.
     #[must_use]
-    pub fn new(store: Store, bounds: Bounds, metrics: FlagSetMetrics) -> Self {
+    pub fn new(store: T, bounds: Bounds, metrics: FlagSetMetrics) -> Self {
         let inner = Inner {
             store,
             slots: DashMap::new(),
@@ -96,14 +100,17 @@ impl FlagSets {
     /// one may have told of a change that this one has not heard of: so the store is asked whether what is
     /// held is the newest. If it does not answer, what is held is served.
     pub async fn get(&self, id: EnvironmentId) -> Result<Option<Arc<FlagSet>>, StoreError> {
+        let is_shared = self.inner.store.is_shared();
+        // Nothing that is held counts as new enough unless it was asked for since.
+        let newest = if is_shared { Revision(u64::MAX) } else { Revision(0) };
         let Some(held) = self.peek(id) else {
-            return in_time(BUILD_TIMEOUT, self.boxed_build(id, Revision(0))).await;
+            return in_time(BUILD_TIMEOUT, self.boxed_build(id, newest)).await;
         };
-        if !self.inner.store.is_shared() || self.is_unasked() {
+        if !is_shared || self.is_unasked() {
             return Ok(Some(held));
         }
         // Reads that come together share one question; it begins after all of them have come.
-        let asked = in_time(self.inner.check, self.boxed_build(id, Revision(u64::MAX)));
+        let asked = in_time(self.inner.check, self.boxed_build(id, newest));
         match asked.await {
             Ok(newest) => Ok(newest),
             Err(error) => {
@@ -206,7 +213,7 @@ impl FlagSets {
         &self,
         id: EnvironmentId,
         wanted: Revision,
-    ) -> Pin<Box<impl Future<Output = Result<Option<Arc<FlagSet>>, StoreError>>>> {
+    ) -> Pin<Box<impl Future<Output = Result<Option<Arc<FlagSet>>, StoreError>> + Send>> {
         Box::pin(self.build(id, wanted))
     }
 
@@ -221,7 +228,8 @@ impl FlagSets {
         let slot = Arc::clone(&self.inner.slots.entry(id).or_default());
         let mut began = slot.began.lock().await;
         let held = slot.current.load_full();
-        let fresh = began.is_some_and(|at| at >= arrived);
+        // Strictly: one that began at the same instant may have asked before.
+        let fresh = began.is_some_and(|at| at > arrived);
         if held.as_ref().is_some_and(|set| fresh || set.stamp.revision >= wanted.max(Revision(1))) {
             return Ok(held);
         }
@@ -269,7 +277,7 @@ impl Drop for Counted<'_> {
     }
 }
 
-impl Inner {
+impl<T> Inner<T> {
     fn put(&self, slot: &Slot, set: Option<Arc<FlagSet>>) {
         let added = set.as_ref().map_or(0, |set| set.weight());
         let removed = slot.current.swap(set).map_or(0, |set| set.weight());

@@ -15,6 +15,7 @@ mod personal;
 #[cfg(test)]
 mod sample;
 mod set;
+mod truth;
 
 pub use body::{Body, Encoding};
 pub use cache::{Bounds, FlagSets};
@@ -22,3 +23,4 @@ pub use directory::{Directory, Known};
 pub use flipper::Flipper;
 pub use personal::{Asker, Personal, Told};
 pub use set::{FlagSet, Singled, View, surrogate_key};
+pub use truth::Truth;

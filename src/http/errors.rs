@@ -11,6 +11,7 @@ use http::{HeaderValue, StatusCode};
 use serde_json::{Map, Value as Json, json};
 
 use crate::model::Role;
+use crate::rules::Broken;
 use crate::store::StoreError;
 
 /// Seconds after which a client may try again when the store does not answer.
@@ -155,6 +156,21 @@ impl Problem {
         Self::new(StatusCode::FORBIDDEN, "push_only", detail)
     }
 
+    /// The store does not answer, and nothing was changed.
+    pub(super) fn store_unavailable() -> Self {
+        let detail = "the store does not answer now; nothing was changed, try again";
+        let problem = Self::new(StatusCode::SERVICE_UNAVAILABLE, "store_unavailable", detail);
+        Self { retry_after: Some(STORE_RETRY_SECONDS), ..problem }
+    }
+
+    /// The store did not say whether it made a change.
+    pub(super) fn outcome_unknown() -> Self {
+        let detail = "the store did not answer when the change was made true: it may have been \
+            made or not; look, or repeat the request with its `Idempotency-Key`";
+        let problem = Self::new(StatusCode::SERVICE_UNAVAILABLE, "outcome_unknown", detail);
+        Self { retry_after: Some(STORE_RETRY_SECONDS), ..problem }
+    }
+
     /// With word to come back, in whole seconds, after `wait`.
     fn after(self, wait: Duration) -> Self {
         Self { retry_after: Some(wait.as_secs() + 1), ..self }
@@ -185,6 +201,12 @@ impl Problem {
     }
 }
 
+impl From<Broken> for Problem {
+    fn from(broken: Broken) -> Self {
+        Self::invalid_field(broken.to_string())
+    }
+}
+
 impl From<StoreError> for Problem {
     fn from(error: StoreError) -> Self {
         let detail = error.to_string();
@@ -211,11 +233,7 @@ impl From<StoreError> for Problem {
             }
             StoreError::OutcomeUnknown(_) => {
                 tracing::error!(error = %detail, "the store failed");
-                let detail = "the store did not answer when the change was made true: it may have been \
-                    made or not; look, or repeat the request with its `Idempotency-Key`";
-                let status = StatusCode::SERVICE_UNAVAILABLE;
-                let problem = Self::new(status, "outcome_unknown", detail);
-                Self { retry_after: Some(STORE_RETRY_SECONDS), ..problem }
+                Self::outcome_unknown()
             }
             StoreError::Damaged(_) | StoreError::Migration(_) | StoreError::Unsuitable(_) => {
                 tracing::error!(error = %detail, "the store failed");
@@ -223,10 +241,7 @@ impl From<StoreError> for Problem {
             }
             StoreError::Unavailable(_) => {
                 tracing::error!(error = %detail, "the store failed");
-                let detail = "the store does not answer now; nothing was changed, try again";
-                let status = StatusCode::SERVICE_UNAVAILABLE;
-                let problem = Self::new(status, "store_unavailable", detail);
-                Self { retry_after: Some(STORE_RETRY_SECONDS), ..problem }
+                Self::store_unavailable()
             }
         }
     }
@@ -264,6 +279,12 @@ pub(super) struct Detail(pub(super) StatusCode, pub(super) String);
 impl From<Problem> for Detail {
     fn from(problem: Problem) -> Self {
         Self(problem.status(), problem.detail().to_owned())
+    }
+}
+
+impl From<Broken> for Detail {
+    fn from(broken: Broken) -> Self {
+        Problem::from(broken).into()
     }
 }
 

@@ -12,6 +12,7 @@ use http::Method;
 use super::cors::open_to_browsers;
 use super::errors::Problem;
 use super::front::{Front, Straight, record};
+use super::patience::{Patience, bounded};
 use super::request::BodyLimits;
 use super::{
     Admin, Flagsmith, Flipper, Ofrep, Ops, Sdk, Sse, admin, client, dashboard, flagsmith, flipper,
@@ -46,6 +47,8 @@ pub struct Doors {
     pub sse: Sse,
     /// Management.
     pub admin: Admin,
+    /// How long a change may take.
+    pub patience: Patience,
 }
 
 /// The public listener: SDKs, streams, management API, dashboard.
@@ -74,17 +77,21 @@ pub fn public_front(doors: Doors, metrics: &Metrics, limits: BodyLimits) -> Fron
         .route("/api/v1/traits/bulk/", put(flagsmith::set_traits))
         .route("/api/v1/traits/increment-value/", post(flagsmith::increment_trait))
         .route("/api/v1/analytics/flags/", post(flagsmith::analytics))
-        .with_state(doors.flagsmith);
+        .with_state(doors.flagsmith)
+        .route_layer(from_fn_with_state(doors.patience, bounded));
     // Called by unmodified providers of OpenFeature.
     let ofrep = Router::new()
         .route("/ofrep/v1/evaluate/flags", post(ofrep::bulk))
         .route("/ofrep/v1/evaluate/flags/{key}", post(ofrep::single))
         .with_state(doors.ofrep);
     // Called by SDKs and browsers; `queue-change` by another system.
+    let announcements = Router::new()
+        .route("/sse/environments/{client_key}/queue-change", post(sse::queue_change))
+        .route_layer(from_fn_with_state(doors.patience, bounded));
     let streams = Router::new()
         .route(STREAM_ROUTE, get(sse::flagsmith_stream))
         .route(OFREP_STREAM_ROUTE, get(sse::ofrep_stream))
-        .route("/sse/environments/{client_key}/queue-change", post(sse::queue_change))
+        .merge(announcements)
         .with_state(doors.sse);
     let open = sdk
         .merge(flagsmith)
@@ -99,9 +106,11 @@ pub fn public_front(doors: Doors, metrics: &Metrics, limits: BodyLimits) -> Fron
         .route("/flipper/features/{key}", get(flipper::feature))
         .route("/flipper/telemetry", post(flipper::telemetry))
         .with_state(doors.flipper)
-        .method_not_allowed_fallback(async || Problem::flipper_writes_nothing());
+        .method_not_allowed_fallback(async || Problem::flipper_writes_nothing())
+        .route_layer(from_fn_with_state(doors.patience, bounded));
     // Called by people and their scripts.
     let management = admin::router(doors.admin)
+        .route_layer(from_fn_with_state(doors.patience, bounded))
         .merge(dashboard::router())
         .method_not_allowed_fallback(wrong_method);
     let router = open

@@ -286,7 +286,7 @@ pub(super) async fn find_by_id(
     row.as_ref().map(environment_of).transpose()
 }
 
-async fn list(
+pub(super) async fn list(
     connection: &mut Connection,
     project: ProjectId,
     page: Page,

@@ -211,7 +211,7 @@ fn shown(flag: &Flag) -> Json {
     shown
 }
 
-async fn list(
+pub(super) async fn list(
     connection: &mut Connection,
     environment: &Environment,
 ) -> Result<Vec<Flag>, StoreError> {

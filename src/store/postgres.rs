@@ -38,6 +38,10 @@ const STATEMENT_TIMEOUT: &str = "30s";
 /// A node that vanishes in the middle of a change holds its project up for no longer.
 const IDLE_IN_TRANSACTION_TIMEOUT: &str = "10s";
 
+/// Longest wait for a sign of life before a connection is used and behind its use. A network that is cut
+/// says nothing, and a pool whose connections all wait for it has none left.
+const LIFE_TIMEOUT: Duration = Duration::from_secs(2);
+
 /// Connections are renewed now and then: names may lead elsewhere, clocks drift.
 const LIFETIME: Duration = Duration::from_mins(30);
 
@@ -80,6 +84,8 @@ pub(super) async fn open(settings: &config::Store) -> Result<Pools, StoreError> 
          SET application_name = 'flagcast'",
         wait.as_millis()
     );
+    // Short enough that whoever meets a dead connection has time left for a new one.
+    let life = LIFE_TIMEOUT.min(wait / 2);
     let options = |connections: u32| {
         let session = session.clone();
         AnyPoolOptions::new()
@@ -87,6 +93,10 @@ pub(super) async fn open(settings: &config::Store) -> Result<Pools, StoreError> 
             .max_connections(connections)
             .acquire_timeout(wait)
             .max_lifetime(LIFETIME)
+            // The pool's own test has no bound.
+            .test_before_acquire(false)
+            .before_acquire(move |connection, _| Box::pin(check_life(connection, life)))
+            .after_release(move |connection, _| Box::pin(check_life(connection, life)))
             .after_connect(move |connection, _| {
                 let session = session.clone();
                 Box::pin(async move {
@@ -101,6 +111,12 @@ pub(super) async fn open(settings: &config::Store) -> Result<Pools, StoreError> 
     let readers =
         options(settings.connections.saturating_sub(half).max(1)).connect_with(connect).await?;
     Ok(Pools { database: Database::Postgres, writer, readers })
+}
+
+/// Lets the pool drop a connection that gives no sign of life. Rolls back what a caller has left behind.
+async fn check_life(connection: &mut AnyConnection, limit: Duration) -> Result<bool, sqlx::Error> {
+    let alive = tokio::time::timeout(limit, connection.ping()).await;
+    alive.map_err(|_| sqlx::Error::PoolTimedOut)?.map(|()| true)
 }
 
 async fn check_version(connection: &mut AnyConnection) -> Result<(), StoreError> {
@@ -170,13 +186,14 @@ async fn keep_lineage(connection: &mut AnyConnection) -> Result<(), sqlx::Error>
     tx.commit().await
 }
 
-/// Which database this is, and which of its histories: a promoted standby and a restored backup begin a
-/// new timeline.
+/// Which database this is, and which of its histories: a promoted standby and a server that is restored to a
+/// point in time begin a new timeline. What is restored from a dump into the same server has tables of its own.
 async fn present_lineage(connection: &mut AnyConnection) -> Result<String, sqlx::Error> {
     // From the name of the log file: what `pg_control_checkpoint()` says is late after a promotion.
     let row = sqlx::query(
         "SELECT CAST(system_identifier AS TEXT) || ':' || \
-         left(pg_walfile_name(pg_current_wal_lsn()), 8) AS lineage FROM pg_control_system()",
+         left(pg_walfile_name(pg_current_wal_lsn()), 8) || ':' || \
+         CAST(CAST('lineage' AS regclass) AS oid) AS lineage FROM pg_control_system()",
     )
     .fetch_one(connection)
     .await?;

@@ -28,6 +28,7 @@ pub(crate) mod relay;
 pub(crate) mod rollout;
 pub(crate) mod script;
 pub(crate) mod secure;
+pub(crate) mod seed;
 pub(crate) mod store;
 pub(crate) mod stream;
 pub(crate) mod varnish;
@@ -121,6 +122,18 @@ impl Builder {
     pub(crate) async fn nodes(self, count: usize, url: &str) -> Vec<Gateway> {
         let node = self.set("store.url", url);
         join_all((0..count).map(|_| node.clone().start())).await
+    }
+
+    /// Starts the gateway with the store at `url`, which may be away, on ports that are free now, and waits for
+    /// nothing.
+    pub(crate) fn launch(self, url: &str) -> Gateway {
+        let free = || SocketAddr::from((std::net::Ipv4Addr::LOCALHOST, daemon::free_port()));
+        let (public, ops) = (free(), free());
+        let started = self.set("server.listen", public).set("server.ops_listen", ops);
+        let started = started.set("store.url", url);
+        let directory = TempDir::with_prefix("flagcast-it-").unwrap();
+        let process = spawn(&started, directory.path());
+        Gateway { process, directory, _database: None, started, public, ops }
     }
 
     /// Starts the gateway in an empty directory of its own and waits until it listens.
@@ -282,9 +295,24 @@ impl Gateway {
         lines.any(|line| line["message"].as_str().is_some_and(|message| message.contains(text)))
     }
 
+    /// The lines that the process has logged so far.
+    pub(crate) fn process_log(&self) -> impl Iterator<Item = String> {
+        self.process.stderr.all().into_iter()
+    }
+
     /// How many files and sockets the process has open.
     pub(crate) fn open_descriptors(&self) -> usize {
         std::fs::read_dir(format!("/proc/{}/fd", self.process.id())).unwrap().count()
+    }
+
+    /// Lets no file of the running process grow beyond `bytes`, or any file grow again: a full disk. The
+    /// process must have been started to outlive it.
+    pub(crate) fn limit_files(&self, bytes: Option<u64>) {
+        let process = self.process.id().to_string();
+        let bytes = bytes.map_or("unlimited".to_owned(), |bytes| bytes.to_string());
+        let limit = format!("--fsize={bytes}:");
+        let status = Command::new("prlimit").args(["--pid", &process, &limit]).status();
+        assert!(status.unwrap().success());
     }
 
     /// Takes descriptors away from the running process.
@@ -337,7 +365,9 @@ fn spawn(builder: &Builder, directory: &Path) -> Process {
         None => Command::new(program),
         Some(limit) => {
             let mut shell = Command::new("sh");
-            shell.args(["-c", "ulimit -n \"$0\" && exec \"$@\"", &limit.to_string(), program]);
+            // A file that may not grow is an error to it, and not its end.
+            let limited = "trap '' XFSZ; ulimit -n \"$0\" && exec \"$@\"";
+            shell.args(["-c", limited, &limit.to_string(), program]);
             shell
         }
     };

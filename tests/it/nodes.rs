@@ -1,5 +1,9 @@
 //! Several gateways on one PostgreSQL database are one service.
 
+mod idle;
+mod late;
+mod together;
+
 use crate::harness::Gateway;
 use crate::harness::store::Database;
 use crate::harness::stream::Subscription;

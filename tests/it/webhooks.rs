@@ -8,6 +8,7 @@ mod crash;
 mod endpoints;
 mod events;
 mod hostile;
+mod nodes;
 mod secrets;
 mod signatures;
 mod state;

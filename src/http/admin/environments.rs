@@ -13,10 +13,11 @@ use super::call::{Call, Nothing, Stop, answer, etag};
 use super::caller::Caller;
 use super::kinds;
 use super::pages::{Listed, PageQuery};
-use super::shapes::{Deleted, EnvironmentShape, Revoked, check_name, key_of, rfc3339};
+use super::shapes::{Deleted, EnvironmentShape, Revoked, rfc3339};
 use crate::http::errors::Problem;
 use crate::http::request::{Params, Path};
 use crate::model::{Environment, EnvironmentSettings, Project, Role, Secret, UpdatedAt};
+use crate::rules::{check_name, key_of};
 use crate::store::keys::{digest, new_client_key, new_server_key};
 use crate::store::{Change, EnvironmentUpdate, NewEnvironment, ServerKey};
 

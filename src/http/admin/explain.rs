@@ -17,9 +17,9 @@ use super::caller::Caller;
 use super::kinds;
 use crate::evaluation::{Context, Evaluator, ExplainedFlag, ExplainedSegment, Subject};
 use crate::http::errors::Problem;
-use crate::http::identity::{check_identifier, check_traits};
 use crate::http::request::{Params, Path};
 use crate::model::{Traits, UpdatedAt, lay_trait};
+use crate::rules::{check_identifier, check_traits};
 use crate::store::TraitsUpdate;
 
 /// Who, and which flag.

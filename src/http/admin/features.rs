@@ -13,14 +13,12 @@ use super::caller::Caller;
 use super::kinds;
 use super::pages::{Listed, PageQuery};
 use super::rules::check_unread;
-use super::shapes::{
-    Deleted, Everywhere, FeatureShape, check_description, check_tags, key_problem, revisions,
-};
+use super::shapes::{Deleted, Everywhere, FeatureShape, revisions};
 use super::variants::{NewVariantBody, checked_variants};
-use super::wanted::{check_type, check_value};
 use crate::http::errors::Problem;
 use crate::http::request::{Params, Path};
 use crate::model::{FeatureDefaults, FeatureKey, FlagValue, Role, ValueType};
+use crate::rules::{broken_key, check_description, check_tags, check_type, check_value};
 use crate::store::{FeatureUpdate, NewFeature};
 
 /// A feature to be made.
@@ -101,7 +99,7 @@ pub(super) async fn create(
     call.caller.may_change(Role::Editor, Some(&project), None)?;
     call.expect_nothing()?;
     let body = &call.body;
-    let key = FeatureKey::parse(&body.key).map_err(|error| key_problem(error, &body.key))?;
+    let key = FeatureKey::parse(&body.key).map_err(|error| broken_key(error, &body.key))?;
     check_description(&body.description)?;
     check_tags(&body.tags)?;
     check_value("value", &body.value, &admin.limits)?;

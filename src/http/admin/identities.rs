@@ -16,9 +16,9 @@ use super::kinds;
 use super::pages::{Listed, PageQuery, decode_text, encode_text};
 use super::shapes::{Deleted, Here, rfc3339};
 use crate::http::errors::Problem;
-use crate::http::identity::{check_identifier, check_traits};
 use crate::http::request::{Params, Path};
 use crate::model::Role;
+use crate::rules::{check_identifier, check_traits};
 use crate::store::{IdentityDetails, TraitsUpdate};
 
 /// Which identities, and which page of them.

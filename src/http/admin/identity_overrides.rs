@@ -15,9 +15,9 @@ use super::pages::{Listed, PageQuery};
 use super::shapes::{Deleted, Here};
 use super::wanted::Wanted;
 use crate::http::errors::Problem;
-use crate::http::identity::check_identifier;
 use crate::http::request::{Params, Path};
 use crate::model::{FlagValue, Role, given_value};
+use crate::rules::check_identifier;
 use crate::store::IdentityOverrideRow;
 
 /// What the override of a flag for one identity is to be.

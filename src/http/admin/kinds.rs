@@ -8,11 +8,12 @@ use utoipa::openapi::schema::{ArrayBuilder, ObjectBuilder, Schema, SchemaType, T
 use utoipa::openapi::{KnownFormat, RefOr, SchemaFormat};
 use utoipa::{PartialSchema, ToSchema};
 
-use super::shapes::{DESCRIPTION_MAX, NAME_MAX, TAG_MAX, TAGS_MAX};
-use super::webhook_rules::{EVENT_MAX, EVENTS_MAX, HEADER_BYTES_MAX, HEADERS_MAX};
 use super::webhooks::OVERLAP_SECONDS_MAX;
-use crate::http::identity::TRAIT_KEY_MAX;
 use crate::model;
+use crate::rules::{
+    DESCRIPTION_MAX, EVENT_MAX, EVENTS_MAX, HEADER_BYTES_MAX, HEADERS_MAX, NAME_MAX, TAG_MAX,
+    TAGS_MAX, TRAIT_KEY_MAX,
+};
 use crate::store::PAGE_MAX;
 
 /// One line: no control characters.

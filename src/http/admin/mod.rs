@@ -25,7 +25,6 @@ mod shapes;
 mod tokens;
 mod variants;
 mod wanted;
-mod webhook_rules;
 mod webhooks;
 
 use std::num::NonZeroU32;

@@ -12,10 +12,11 @@ use super::call::{Call, Nothing, Stop, answer};
 use super::caller::Caller;
 use super::kinds;
 use super::pages::{Listed, PageQuery};
-use super::shapes::{Deleted, Everywhere, ProjectShape, check_name, key_of, revisions};
+use super::shapes::{Deleted, Everywhere, ProjectShape, revisions};
 use crate::http::errors::Problem;
 use crate::http::request::{Params, Path};
 use crate::model::Role;
+use crate::rules::{check_name, key_of};
 
 /// A project to be made.
 #[derive(Debug, Deserialize, ToSchema)]

@@ -13,13 +13,11 @@ use super::caller::Caller;
 use super::kinds;
 use super::pages::{Listed, PageQuery};
 use super::rules::{check_circles, check_reads, checked};
-use super::shapes::{
-    Deleted, Everywhere, check_description, check_name, key_of, revisions, rfc3339,
-};
-use crate::evaluation::IDENTITY_OVERRIDES;
+use super::shapes::{Deleted, Everywhere, revisions, rfc3339};
 use crate::http::errors::Problem;
 use crate::http::request::{Params, Path};
-use crate::model::{Key, Role, Rule, Segment};
+use crate::model::{Role, Rule, Segment};
+use crate::rules::{check_description, check_name, segment_key};
 use crate::store::{NewSegment, SegmentUpdate, Stamps};
 
 /// A segment to be made.
@@ -263,15 +261,6 @@ pub(super) async fn delete(
         revisions: revisions(stamps),
     };
     admin.finish(change, &call, StatusCode::OK, shape).await
-}
-
-fn segment_key(text: &str) -> Result<Key, Problem> {
-    if text == IDENTITY_OVERRIDES {
-        let detail =
-            format!("`key` must not be `{IDENTITY_OVERRIDES}`: SDKs take it for something else");
-        return Err(Problem::invalid_field(detail));
-    }
-    key_of(text)
 }
 
 fn everywhere(segment: &Segment, stamps: &Stamps) -> Everywhere<SegmentShape> {

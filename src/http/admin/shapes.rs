@@ -1,4 +1,4 @@
-//! The JSON shapes of the management API, and the rules of texts that people choose.
+//! The JSON shapes of the management API.
 
 use std::collections::BTreeMap;
 
@@ -6,23 +6,8 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use super::kinds;
-use crate::http::errors::Problem;
-use crate::model::{
-    Environment, Feature, Flag, Key, KeyError, Project, Stamp, UpdatedAt, Variant, Weight,
-};
+use crate::model::{Environment, Feature, Flag, Project, Stamp, UpdatedAt, Variant, Weight};
 use crate::store::Stamps;
-
-/// Longest name of anything, in characters.
-pub(super) const NAME_MAX: usize = 200;
-
-/// Longest description, in characters.
-pub(super) const DESCRIPTION_MAX: usize = 2_000;
-
-/// Tags of a feature.
-pub(super) const TAGS_MAX: usize = 20;
-
-/// Longest tag, in characters.
-pub(super) const TAG_MAX: usize = 50;
 
 /// A project.
 #[derive(Debug, Serialize, ToSchema)]
@@ -264,53 +249,4 @@ pub(super) fn instant(name: &str, text: &str) -> Result<i64, String> {
     text.parse::<jiff::Timestamp>()
         .map(jiff::Timestamp::as_microsecond)
         .map_err(|_| format!("`{name}` must be an RFC 3339 time, for example 2026-01-31T12:00:00Z"))
-}
-
-/// Checks a name that people choose: not empty, not long, one line.
-pub(super) fn check_name(name: &str) -> Result<(), Problem> {
-    check_text("name", name, NAME_MAX)?;
-    if name.trim().is_empty() {
-        return Err(Problem::invalid_field("`name` must not be empty".to_owned()));
-    }
-    Ok(())
-}
-
-/// Checks a description: not long; it may be empty and have several lines.
-pub(super) fn check_description(description: &str) -> Result<(), Problem> {
-    if description.chars().count() > DESCRIPTION_MAX {
-        let detail = format!("`description` must have at most {DESCRIPTION_MAX} characters");
-        return Err(Problem::invalid_field(detail));
-    }
-    Ok(())
-}
-
-/// Checks tags: few, short, one line each.
-pub(super) fn check_tags(tags: &[String]) -> Result<(), Problem> {
-    if tags.len() > TAGS_MAX {
-        return Err(Problem::invalid_field(format!("`tags` may hold at most {TAGS_MAX}")));
-    }
-    tags.iter().try_for_each(|tag| check_text("tags", tag, TAG_MAX))
-}
-
-/// A key in a body: refused with its field's name.
-pub(super) fn key_of(text: &str) -> Result<Key, Problem> {
-    Key::parse(text).map_err(|error| key_problem(error, text))
-}
-
-/// The answer to a key that breaks its rule.
-pub(super) fn key_problem(error: KeyError, text: &str) -> Problem {
-    let shown: String = text.chars().take(40).collect();
-    Problem::invalid_field(format!("`key` {error}, not {shown:?}"))
-}
-
-fn check_text(field: &str, text: &str, length_max: usize) -> Result<(), Problem> {
-    if text.chars().count() > length_max {
-        let detail = format!("`{field}` must have at most {length_max} characters");
-        return Err(Problem::invalid_field(detail));
-    }
-    if text.chars().any(char::is_control) {
-        let detail = format!("`{field}` must not hold control characters");
-        return Err(Problem::invalid_field(detail));
-    }
-    Ok(())
 }

@@ -12,10 +12,11 @@ use super::call::{Call, Nothing, Stop, answer};
 use super::caller::Caller;
 use super::kinds;
 use super::pages::{Listed, PageQuery};
-use super::shapes::{Revoked, check_name, rfc3339};
+use super::shapes::{Revoked, rfc3339};
 use crate::http::errors::Problem;
 use crate::http::request::{Params, Path};
 use crate::model::{Role, Scope, Token, TokenId};
+use crate::rules::check_name;
 use crate::store::NewToken;
 use crate::store::keys::{digest, new_token};
 

@@ -10,13 +10,12 @@ use utoipa::ToSchema;
 use super::Admin;
 use super::call::{Call, Nothing, Stop};
 use super::kinds;
-use super::shapes::{Everywhere, FeatureShape, key_problem, revisions};
-use super::wanted::{check_type, check_value};
+use super::shapes::{Everywhere, FeatureShape, revisions};
 use crate::config::Limits;
-use crate::evaluation::CONTROL;
 use crate::http::errors::Problem;
 use crate::http::request::Path;
-use crate::model::{Feature, FeatureKey, FlagValue, Role, ValueType, Weight, given_value};
+use crate::model::{Feature, FlagValue, Role, ValueType, Weight, given_value};
+use crate::rules::{Broken, check_sum, check_type, check_value, check_variant_key};
 use crate::store::{NewVariant, Stamps, VariantUpdate};
 
 /// A variant of a feature that is made with it.
@@ -63,14 +62,14 @@ pub(super) async fn put(
 ) -> Result<Response, Stop> {
     call.caller.may_change(Role::Editor, Some(&project), None)?;
     call.expect_nothing()?;
-    check_key(&variant)?;
+    check_variant_key(&variant)?;
     let VariantPut { value, weight } = call.body.clone();
     value.as_ref().map_or(Ok(()), |value| check_value("value", value, &admin.limits))?;
     let mut change = admin.begin(&call).await?;
     let project = change.project(&project).await?;
     let feature = change.feature(&project, &feature).await?;
     value.as_ref().map_or(Ok(()), |value| check_type("value", value, feature.value_type))?;
-    check_sum(&feature, &variant, weight)?;
+    check_sum_with(&feature, &variant, weight)?;
     let exists = feature.variants.iter().any(|known| known.key == variant);
     let (status, feature) = if exists {
         let update = VariantUpdate { value, weight };
@@ -114,7 +113,7 @@ pub(super) fn checked_variants(
     let mut all: Vec<NewVariant> = Vec::with_capacity(variants.len());
     for (index, NewVariantBody { key, value, weight }) in variants.iter().enumerate() {
         let place = format!("variants[{index}]");
-        check_key(key).map_err(|problem| problem.at(&place))?;
+        check_variant_key(key).map_err(|broken| Problem::from(broken).at(&place))?;
         if all.iter().any(|known| known.key == *key) {
             let detail = format!("`{place}.key`: there are two variants `{key}`");
             return Err(Problem::invalid_field(detail));
@@ -124,27 +123,14 @@ pub(super) fn checked_variants(
         all.push(NewVariant { key: key.clone(), value: value.clone(), weight: *weight });
     }
     let weights: Vec<Weight> = all.iter().map(|variant| variant.weight).collect();
-    if Weight::fit(&weights) { Ok(all) } else { Err(too_much("variants")) }
+    check_sum("variants", &weights)?;
+    Ok(all)
 }
 
-fn check_key(key: &str) -> Result<(), Problem> {
-    FeatureKey::parse(key).map_err(|error| key_problem(error, key))?;
-    if key == CONTROL {
-        let detail = "`key` must not be `control`: that is what nobody's variant is called";
-        return Err(Problem::invalid_field(detail.to_owned()));
-    }
-    Ok(())
-}
-
-fn check_sum(feature: &Feature, variant: &str, weight: Option<Weight>) -> Result<(), Problem> {
+fn check_sum_with(feature: &Feature, variant: &str, weight: Option<Weight>) -> Result<(), Broken> {
     let others = feature.variants.iter().filter(|known| known.key != variant);
     let weights: Vec<Weight> = others.map(|known| known.weight).chain(weight).collect();
-    if Weight::fit(&weights) { Ok(()) } else { Err(too_much("weight")) }
-}
-
-fn too_much(field: &str) -> Problem {
-    let detail = format!("`{field}`: the weights of a feature's variants must sum to at most 100");
-    Problem::invalid_field(detail)
+    check_sum("weight", &weights)
 }
 
 fn everywhere(feature: &Feature, stamps: &Stamps) -> Everywhere<FeatureShape> {

@@ -6,7 +6,8 @@ use std::collections::BTreeMap;
 
 use crate::config::Limits;
 use crate::http::errors::Problem;
-use crate::model::{Feature, FlagValue, ValueType, Weight, merge_weights};
+use crate::model::{Feature, FlagValue, Weight, merge_weights};
+use crate::rules::{check_type, check_value};
 use crate::store::{FlagUpdate, OverrideUpdate};
 
 /// What is wanted; what is absent stays.
@@ -28,7 +29,7 @@ impl Wanted {
     /// Checks what needs no feature.
     pub(super) fn check(&self, limits: &Limits) -> Result<(), Problem> {
         let place = format!("{}value", self.place);
-        self.value.as_ref().map_or(Ok(()), |value| check_value(&place, value, limits))
+        self.value.as_ref().map_or(Ok(()), |value| Ok(check_value(&place, value, limits)?))
     }
 
     /// The change of a flag that is wanted; its present weights are `weights`.
@@ -59,29 +60,4 @@ impl Wanted {
         let FlagUpdate { enabled, value, weights } = self.of_flag(feature, weights)?;
         Ok(OverrideUpdate { enabled, value, weights, priority })
     }
-}
-
-/// Refuses a value that is too large to be served to every client.
-pub(super) fn check_value(place: &str, value: &FlagValue, limits: &Limits) -> Result<(), Problem> {
-    let limit = limits.value_bytes;
-    if value.size() > limit {
-        let detail = format!("`{place}` is larger than {limit} bytes (`limits.value_bytes`)");
-        return Err(Problem::invalid_field(detail));
-    }
-    Ok(())
-}
-
-/// Refuses a text that cannot be understood as the feature's values are to be.
-pub(super) fn check_type(
-    place: &str,
-    value: &FlagValue,
-    value_type: ValueType,
-) -> Result<(), Problem> {
-    if value_type.fits(value) {
-        return Ok(());
-    }
-    let detail = format!(
-        "`{place}`: the feature's `value_type` is json, so a text must be a JSON object or a number"
-    );
-    Err(Problem::invalid_field(detail))
 }

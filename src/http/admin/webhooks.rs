@@ -14,14 +14,14 @@ use super::call::{Call, Nothing, Stop, answer};
 use super::caller::Caller;
 use super::kinds;
 use super::pages::{Listed, PageQuery};
-use super::shapes::{Deleted, check_description, rfc3339};
-use super::webhook_rules::{events, headers, secret};
+use super::shapes::{Deleted, rfc3339};
 use crate::http::errors::Problem;
 use crate::http::request::{Params, Path};
 use crate::model::{
     Environment, Project, Revision, Role, Webhook, WebhookFormat, WebhookId, WebhookMode,
     parse_target,
 };
+use crate::rules::{check_description, events, headers, secret};
 use crate::store::keys::new_webhook_secret;
 use crate::store::{NewWebhook, WebhookUpdate, now_micros};
 

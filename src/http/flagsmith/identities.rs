@@ -20,9 +20,9 @@ use crate::evaluation::Subject;
 use crate::flagset::{FlagSet, Known};
 use crate::http::errors::Detail;
 use crate::http::given::Given;
-use crate::http::identity::{check_identifier, check_trait};
 use crate::http::request::{BodyLimits, Params, parse_json};
 use crate::model::{Scalar, Traits, lay_trait};
+use crate::rules::{check_identifier, check_trait};
 use crate::store::TraitsUpdate;
 use crate::store::keys::hex;
 

@@ -20,9 +20,9 @@ use super::Flagsmith;
 use crate::flagset::{FlagSet, Known};
 use crate::http::errors::Detail;
 use crate::http::given::Given;
-use crate::http::identity::{check_identifier, check_trait};
 use crate::http::request::{BodyLimits, parse_json, parse_list};
 use crate::model::{Scalar, Traits};
+use crate::rules::{check_identifier, check_trait};
 use crate::store::{StoreError, TraitsUpdate};
 
 /// Longest wait of an evaluation for the store: SDKs give up after a few seconds.

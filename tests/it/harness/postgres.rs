@@ -200,6 +200,65 @@ impl Cluster {
         .await;
     }
 
+    /// Makes a role without privileges that needs a password to connect and owns `database`; answers with
+    /// the database's URL for it.
+    pub(crate) async fn create_role(&self, database: &str, name: &str, password: &str) -> String {
+        let rule = format!("host all {name} 127.0.0.1/32 scram-sha-256\n");
+        let file = self.data().join("pg_hba.conf");
+        fs::write(&file, rule + &fs::read_to_string(&file).unwrap()).unwrap();
+        let mut url = Url::parse(database).unwrap();
+        let owned = url.path().trim_start_matches('/');
+        let mut session = self.connect("postgres").await;
+        for statement in [
+            format!("CREATE ROLE {name} LOGIN PASSWORD '{password}'"),
+            format!("ALTER DATABASE {owned} OWNER TO {name}"),
+            "SELECT pg_reload_conf()".to_owned(),
+        ] {
+            session.execute(sqlx::AssertSqlSafe(statement)).await.unwrap();
+        }
+        url.set_username(name).unwrap();
+        url.set_password(Some(password)).unwrap();
+        let right = url.to_string();
+        url.set_password(Some("wrong")).unwrap();
+        eventually("the server asks for a password", async || {
+            PgConnection::connect(url.as_str()).await.is_err().then_some(())
+        })
+        .await;
+        right
+    }
+
+    /// What `pg_dump` writes of a database.
+    pub(crate) async fn dump(&self, url: &str) -> Vec<u8> {
+        let mut command = Command::new(programs().join("pg_dump"));
+        command.arg(url).stdin(Stdio::null());
+        let output = spawn_blocking(move || command.output()).await.unwrap().unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        output.stdout
+    }
+
+    /// Replaces a database by one that is made of a dump.
+    pub(crate) async fn restore(&self, url: &str, dump: Vec<u8>) {
+        let fresh = self.create_database().await;
+        let mut command = Command::new(programs().join("psql"));
+        command.args(["-X", "-q", "-v", "ON_ERROR_STOP=1", "-d", &fresh]);
+        let file = tempfile::NamedTempFile::new().unwrap();
+        fs::write(file.path(), dump).unwrap();
+        command.arg("-f").arg(file.path()).stdin(Stdio::null());
+        let output = spawn_blocking(move || command.output()).await.unwrap().unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        let name = |url: &str| Url::parse(url).unwrap().path().trim_start_matches('/').to_owned();
+        let (fresh, old) = (name(&fresh), name(url));
+        let mut session = self.connect("postgres").await;
+        eventually("nobody uses the database", async || {
+            self.terminate_connections().await;
+            let away = format!("ALTER DATABASE {old} RENAME TO {old}_gone");
+            session.execute(sqlx::AssertSqlSafe(away)).await.ok()
+        })
+        .await;
+        let back = format!("ALTER DATABASE {fresh} RENAME TO {old}");
+        session.execute(sqlx::AssertSqlSafe(back)).await.unwrap();
+    }
+
     /// Ends all sessions of clients.
     pub(crate) async fn terminate_connections(&self) {
         let mut session = self.connect("postgres").await;

@@ -1,9 +1,11 @@
 //! A network between the gateway and its database that a test can break.
 //!
 //! It passes bytes on and knows no protocol. It can cut every connection, turn new ones away, lead
-//! them to another server, and hold what the server answers, as a network does that loses packets.
+//! them to another server, and hold what the server answers or everything, as a network does that loses
+//! packets.
 
 use std::net::SocketAddr;
+use std::pin::pin;
 use std::sync::{Arc, Mutex};
 
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -25,8 +27,18 @@ struct Network {
     upstream: Mutex<Option<SocketAddr>>,
     /// Changes when all connections are to be cut.
     cuts: watch::Sender<u32>,
-    /// Whether answers are held.
-    holds: watch::Sender<bool>,
+    /// What is held.
+    holds: watch::Sender<Held>,
+    /// Changes when all connections are to be silent for ever.
+    losses: watch::Sender<u32>,
+}
+
+/// What does not arrive.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Held {
+    Nothing,
+    Answers,
+    Everything,
 }
 
 impl Relay {
@@ -37,7 +49,8 @@ impl Relay {
         let network = Arc::new(Network {
             upstream: Mutex::new(Some(upstream)),
             cuts: watch::Sender::new(0),
-            holds: watch::Sender::new(false),
+            holds: watch::Sender::new(Held::Nothing),
+            losses: watch::Sender::new(0),
         });
         let accepting = tokio::spawn(accept(listener, Arc::clone(&network)));
         Self { address, network, accepting }
@@ -62,7 +75,18 @@ impl Relay {
     /// Holds what the server answers, on connections that are there and on new ones, or lets it pass
     /// again. What clients say arrives in any case.
     pub(crate) fn hold_answers(&self, hold: bool) {
-        self.network.holds.send_replace(hold);
+        self.network.holds.send_replace(if hold { Held::Answers } else { Held::Nothing });
+    }
+
+    /// Holds everything, or lets it pass again. Nobody is told, and connections seem to be open.
+    pub(crate) fn hold_everything(&self, hold: bool) {
+        self.network.holds.send_replace(if hold { Held::Everything } else { Held::Nothing });
+    }
+
+    /// Delivers nothing more on the connections that are there; new ones work. A firewall that has
+    /// forgotten them does so.
+    pub(crate) fn forget_connections(&self) {
+        self.network.losses.send_modify(|losses| *losses += 1);
     }
 }
 
@@ -78,36 +102,41 @@ async fn accept(listener: TcpListener, network: Arc<Network>) {
         let (client, _) = listener.accept().await.unwrap();
         let upstream = *network.upstream.lock().unwrap();
         if let Some(upstream) = upstream {
-            let (cuts, holds) = (network.cuts.subscribe(), network.holds.subscribe());
-            tokio::spawn(join(client, upstream, cuts, holds));
+            tokio::spawn(join(client, upstream, Arc::clone(&network)));
         }
     }
 }
 
 /// Passes on in both directions until one side ends or the connection is cut.
-async fn join(
-    client: TcpStream,
-    upstream: SocketAddr,
-    mut cuts: watch::Receiver<u32>,
-    holds: watch::Receiver<bool>,
-) {
+async fn join(client: TcpStream, upstream: SocketAddr, network: Arc<Network>) {
+    let (mut cuts, mut losses) = (network.cuts.subscribe(), network.losses.subscribe());
     let Ok(server) = TcpStream::connect(upstream).await else { return };
     let (from_client, to_client) = client.into_split();
     let (from_server, to_server) = server.into_split();
-    // Nothing ever holds what clients say.
-    let (_open, never) = watch::channel(false);
+    let asks = pass_on(from_client, to_server, &network, &[Held::Everything]);
+    let answers = pass_on(from_server, to_client, &network, &[Held::Everything, Held::Answers]);
+    let (mut asks, mut answers) = (pin!(asks), pin!(answers));
     tokio::select! {
-        () = pass_on(from_client, to_server, never) => {}
-        () = pass_on(from_server, to_client, holds) => {}
+        () = &mut asks => {}
+        () = &mut answers => {}
         _ = cuts.changed() => {}
+        // Both sockets stay open, and nobody reads them.
+        _ = losses.changed() => drop(cuts.changed().await),
     }
 }
 
-async fn pass_on(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, mut held: watch::Receiver<bool>) {
+/// Passes on what is not held.
+async fn pass_on(
+    mut from: OwnedReadHalf,
+    mut to: OwnedWriteHalf,
+    network: &Network,
+    holding: &[Held],
+) {
+    let mut held = network.holds.subscribe();
     let mut buffer = vec![0; 16 * 1024];
     while let Ok(count @ 1..) = from.read(&mut buffer).await {
         // An error means that the relay is gone.
-        if held.wait_for(|held| !held).await.is_err()
+        if held.wait_for(|held| !holding.contains(held)).await.is_err()
             || to.write_all(&buffer[..count]).await.is_err()
         {
             return;

@@ -187,18 +187,21 @@ CREATE TABLE identities (
     UNIQUE (environment_id, identifier)
 );
 
+-- Once for each statement: each time leaves another version of the environment's row behind, and an import
+-- of many identities would walk through all of them.
 CREATE FUNCTION flagcast_count_identities() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
-    IF TG_OP = 'INSERT' THEN
-        UPDATE environments SET identities = identities + 1 WHERE id = NEW.environment_id;
-    ELSE
-        UPDATE environments SET identities = identities - 1 WHERE id = OLD.environment_id;
-    END IF;
+    UPDATE environments SET identities = identities
+        + CASE WHEN TG_OP = 'INSERT' THEN counted.rows ELSE -counted.rows END
+    FROM (SELECT environment_id, COUNT(*) AS rows FROM changed GROUP BY environment_id) counted
+    WHERE environments.id = counted.environment_id;
     RETURN NULL;
 END
 $$;
-CREATE TRIGGER identities_counted AFTER INSERT OR DELETE ON identities
-    FOR EACH ROW EXECUTE FUNCTION flagcast_count_identities();
+CREATE TRIGGER identities_made AFTER INSERT ON identities REFERENCING NEW TABLE AS changed
+    FOR EACH STATEMENT EXECUTE FUNCTION flagcast_count_identities();
+CREATE TRIGGER identities_gone AFTER DELETE ON identities REFERENCING OLD TABLE AS changed
+    FOR EACH STATEMENT EXECUTE FUNCTION flagcast_count_identities();
 
 -- environment_id is the identity's: an environment's overrides are few among its identities.
 CREATE TABLE identity_overrides (

@@ -1,17 +1,18 @@
-//! What an identity's name and its traits must keep to, at every door that takes them.
+//! Names and traits of identities.
 
-use super::errors::Problem;
+use std::collections::BTreeMap;
+
+use super::Broken;
 use crate::config::Limits;
 use crate::model::Scalar;
-use crate::store::TraitsUpdate;
 
 /// Longest name of a trait, in characters.
-pub(super) const TRAIT_KEY_MAX: usize = 200;
+pub const TRAIT_KEY_MAX: usize = 200;
 
 /// Checks what an app calls an identity.
-pub(super) fn check_identifier(identifier: &str, limits: &Limits) -> Result<(), Problem> {
+pub fn check_identifier(identifier: &str, limits: &Limits) -> Result<(), Broken> {
     let max = limits.identifier_bytes;
-    let refuse = |rule: String| Err(Problem::invalid_field(format!("`identifier` {rule}")));
+    let refuse = |rule: String| Err(Broken::new(format!("`identifier` {rule}")));
     match identifier {
         "" => refuse("must not be empty".to_owned()),
         long if long.len() > max => {
@@ -23,18 +24,17 @@ pub(super) fn check_identifier(identifier: &str, limits: &Limits) -> Result<(), 
 }
 
 /// Checks traits before they are laid over those that are known.
-pub(super) fn check_traits(update: &TraitsUpdate, limits: &Limits) -> Result<(), Problem> {
+pub fn check_traits(
+    update: &BTreeMap<String, Option<Scalar>>,
+    limits: &Limits,
+) -> Result<(), Broken> {
     update.iter().try_for_each(|(key, value)| check_trait(key, value.as_ref(), limits))
 }
 
 /// Checks one trait, or the name of one that goes.
-pub(super) fn check_trait(
-    key: &str,
-    value: Option<&Scalar>,
-    limits: &Limits,
-) -> Result<(), Problem> {
+pub fn check_trait(key: &str, value: Option<&Scalar>, limits: &Limits) -> Result<(), Broken> {
     let shown: String = key.chars().take(40).collect();
-    let refuse = |rule: String| Err(Problem::invalid_field(format!("trait `{shown}`: {rule}")));
+    let refuse = |rule: String| Err(Broken::new(format!("trait `{shown}`: {rule}")));
     if key.is_empty() || key.chars().count() > TRAIT_KEY_MAX {
         return refuse(format!("a name must have 1 to {TRAIT_KEY_MAX} characters"));
     }

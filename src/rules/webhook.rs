@@ -6,20 +6,20 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use http::{HeaderName, HeaderValue};
 
-use crate::http::errors::Problem;
+use super::Broken;
 use crate::model::{Secret, WEBHOOK_SECRET_PREFIX, WebhookFormat, WebhookMode};
 
 /// Further headers of an endpoint.
-pub(super) const HEADERS_MAX: usize = 20;
+pub const HEADERS_MAX: usize = 20;
 
 /// Longest value of one, in bytes.
-pub(super) const HEADER_BYTES_MAX: usize = 2_000;
+pub const HEADER_BYTES_MAX: usize = 2_000;
 
 /// Filters of an endpoint.
-pub(super) const EVENTS_MAX: usize = 50;
+pub const EVENTS_MAX: usize = 50;
 
 /// Longest filter, in characters.
-pub(super) const EVENT_MAX: usize = 50;
+pub const EVENT_MAX: usize = 50;
 
 /// Bytes of a secret, as Standard Webhooks wants them.
 const SECRET_BYTES: std::ops::RangeInclusive<usize> = 24..=64;
@@ -52,8 +52,8 @@ const FLAGSMITH_EVENTS: [&str; 4] =
     ["flag.*", "feature.deleted", "segment_override.*", "identity_override.*"];
 
 /// Headers by their names, in lower case.
-pub(super) fn headers(given: &BTreeMap<String, String>) -> Result<Vec<(String, Secret)>, Problem> {
-    let refuse = |detail: String| Err(Problem::invalid_field(detail));
+pub fn headers(given: &BTreeMap<String, String>) -> Result<Vec<(String, Secret)>, Broken> {
+    let refuse = |detail: String| Err(Broken::new(detail));
     if given.len() > HEADERS_MAX {
         return refuse(format!("`headers` may hold at most {HEADERS_MAX}"));
     }
@@ -83,11 +83,11 @@ pub(super) fn headers(given: &BTreeMap<String, String>) -> Result<Vec<(String, S
 }
 
 /// A secret that the caller chose.
-pub(super) fn secret(given: &str) -> Result<Secret, Problem> {
+pub fn secret(given: &str) -> Result<Secret, Broken> {
     let bytes = given.strip_prefix(WEBHOOK_SECRET_PREFIX).and_then(|text| BASE64.decode(text).ok());
     match bytes {
         Some(bytes) if SECRET_BYTES.contains(&bytes.len()) => Ok(Secret::new(given)),
-        _ => Err(Problem::invalid_field(
+        _ => Err(Broken::new(
             "`secret` must be `whsec_` and the base64 of 24 to 64 random bytes: \
              `echo whsec_$(openssl rand -base64 32)`; leave it out and one is made"
                 .to_owned(),
@@ -96,12 +96,12 @@ pub(super) fn secret(given: &str) -> Result<Secret, Problem> {
 }
 
 /// Which events an endpoint is told, by its mode and format.
-pub(super) fn events(
+pub fn events(
     given: &[String],
     mode: WebhookMode,
     format: WebhookFormat,
-) -> Result<Vec<String>, Problem> {
-    let refuse = |detail: String| Err(Problem::invalid_field(detail));
+) -> Result<Vec<String>, Broken> {
+    let refuse = |detail: String| Err(Broken::new(detail));
     if format == WebhookFormat::Flagsmith && mode != WebhookMode::Events {
         return refuse(
             "`format` \"flagsmith\" needs `mode` \"events\": its words tell single changes"
@@ -157,7 +157,7 @@ fn is_filter(filter: &str) -> bool {
 mod tests {
     use super::*;
 
-    fn one(name: &str, value: &str) -> Result<Vec<(String, Secret)>, Problem> {
+    fn one(name: &str, value: &str) -> Result<Vec<(String, Secret)>, Broken> {
         headers(&BTreeMap::from([(name.to_owned(), value.to_owned())]))
     }
 

@@ -1,0 +1,94 @@
+//! The network delivers nothing and says nothing.
+
+use std::time::{Duration, Instant};
+
+use super::{
+    THROUGH_A_CACHE, change_at_last, change_is_refused, everything_is_read, impatient,
+    readiness_becomes,
+};
+use crate::harness::admin::Environment;
+use crate::harness::postgres::{Cluster, url_at};
+use crate::harness::relay::Relay;
+use crate::harness::wire::{ASKS, Wire};
+use crate::harness::{Gateway, eventually};
+
+/// A gateway whose way to the database leads through a relay.
+async fn scene() -> (Cluster, Relay, Gateway, Environment, u64) {
+    let cluster = Cluster::start().await;
+    let url = cluster.create_database().await;
+    let relay = Relay::start(cluster.address()).await;
+    let gateway =
+        impatient().set("store.url", url_at(&url, relay.address()).as_str()).start().await;
+    let environment = gateway.shop().await;
+    let known = gateway.admin().revision(&environment).await;
+    everything_is_read(&gateway, &environment, known).await;
+    (cluster, relay, gateway, environment, known)
+}
+
+async fn is_well_again(
+    gateway: &Gateway,
+    environment: &Environment,
+    known: u64,
+    stream: &mut Wire,
+) {
+    let back = Instant::now();
+    readiness_becomes(gateway, true).await;
+    let revision = change_at_last(gateway, environment, 2).await;
+    assert!(revision > known, "{revision} after {known}");
+    stream.reaches(revision).await;
+    everything_is_read(gateway, environment, revision).await;
+    eprintln!("well again after {:?}", back.elapsed());
+    assert!(back.elapsed() < Duration::from_secs(20), "{:?}", back.elapsed());
+}
+
+#[tokio::test]
+async fn a_network_that_is_cut_without_a_word_is_noticed() {
+    let (_cluster, relay, gateway, environment, known) = scene().await;
+    let mut direct = Wire::open(&gateway, &environment.client_key, ASKS).await;
+    let mut cached = Wire::open(&gateway, &environment.client_key, THROUGH_A_CACHE).await;
+    let cut = Instant::now();
+    relay.hold_everything(true);
+    everything_is_read(&gateway, &environment, known).await;
+    change_is_refused(&gateway, &environment, "store_unavailable").await;
+    readiness_becomes(&gateway, false).await;
+    eprintln!("lost after {:?}", cut.elapsed());
+    // 5 s until a read of the feed counts as failed, and 2 s more.
+    assert!(cut.elapsed() < Duration::from_secs(15), "{:?}", cut.elapsed());
+    assert!(!cached.ends_cleanly().await, "a cache would replay a clean end");
+    everything_is_read(&gateway, &environment, known).await;
+    // Whoever asks all the time finds no connection left, and is answered all the same.
+    for _ in 0..3 {
+        change_is_refused(&gateway, &environment, "store_unavailable").await;
+    }
+    relay.hold_everything(false);
+    is_well_again(&gateway, &environment, known, &mut direct).await;
+}
+
+/// As after the restart of a firewall: what was open stays silent for ever, and nobody closes it.
+#[tokio::test]
+async fn connections_that_the_network_has_forgotten_are_replaced() {
+    let (_cluster, relay, gateway, environment, known) = scene().await;
+    let mut direct = Wire::open(&gateway, &environment.client_key, ASKS).await;
+    for _ in 0..3 {
+        // All of them are in use, or were a moment ago.
+        let mut asking = Vec::new();
+        for _ in 0..12 {
+            let (admin, path) = (gateway.admin(), environment.path());
+            asking.push(tokio::spawn(async move {
+                admin.send(reqwest::Method::GET, &path, None).await.unwrap()
+            }));
+        }
+        relay.forget_connections();
+        for asking in asking {
+            let (status, answer) = asking.await.unwrap();
+            assert!(status == 200 || status == 503, "{status} {answer}");
+        }
+        is_well_again(&gateway, &environment, known, &mut direct).await;
+    }
+    eventually("no connection is missing", async || {
+        let (status, _) =
+            gateway.admin().send(reqwest::Method::GET, &environment.path(), None).await.unwrap();
+        (status == 200).then_some(())
+    })
+    .await;
+}
