@@ -14,6 +14,7 @@ use std::time::Duration;
 use serde_json::{Map, Value as Json, json};
 
 use self::fleet::Fleet;
+use crate::client::Stamping;
 use crate::machine::wait_until_quiet;
 use crate::output::{
     Column, Figures, Metric, column_faults, columns_json, columns_table, machine, print_noise,
@@ -73,6 +74,7 @@ const IDLE: [Metric; 3] = [
 
 /// Runs the plan, prints the tables and returns the report.
 pub(crate) fn run(plan: &Plan) -> anyhow::Result<Json> {
+    let _stamping = Stamping::keep_on()?;
     let postgres = Postgres::at(plan.postgres.as_deref())?;
     let sides = [Side::Sqlite, Side::One, Side::Several(plan.nodes)];
     let mut report = Report::new(plan, &sides);
