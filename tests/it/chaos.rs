@@ -22,7 +22,7 @@ use serde_json::Value;
 use tokio::task::JoinSet;
 
 use crate::harness::admin::{Admin, Environment};
-use crate::harness::postgres::{Cluster, url_at};
+use crate::harness::postgres::Cluster;
 use crate::harness::relay::Relay;
 use crate::harness::seed::Seed;
 use crate::harness::{ADMIN_TOKEN, Gateway};
@@ -54,13 +54,7 @@ impl World {
             .set("store.check_timeout_ms", 300)
             .set("store.lost_after_seconds", 2)
             .set("limits.requests_per_second", 100_000);
-        let (mut nodes, mut links) = (Vec::new(), Vec::new());
-        for _ in 0..NODES {
-            let link = Relay::start(cluster.address()).await;
-            let url = url_at(&database, link.address());
-            nodes.push(node.clone().set("store.url", url.as_str()).start().await);
-            links.push(link);
-        }
+        let (nodes, links) = node.behind_links(NODES, &cluster, &database).await;
         Self { nodes, links, cluster }
     }
 

@@ -21,7 +21,7 @@ use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
 use crate::harness::admin::{Admin, Environment};
-use crate::harness::postgres::{Cluster, url_at};
+use crate::harness::postgres::Cluster;
 use crate::harness::relay::Relay;
 use crate::harness::seed::Seed;
 use crate::harness::stream::Subscription;
@@ -59,13 +59,7 @@ impl World {
             .set("store.check_timeout_ms", 20_000)
             .set("limits.requests_per_second", 100_000)
             .set("stream.echo_seconds", 0);
-        let (mut nodes, mut links) = (Vec::new(), Vec::new());
-        for _ in 0..NODES {
-            let link = Relay::start(cluster.address()).await;
-            let url = url_at(&database, link.address());
-            nodes.push(node.clone().set("store.url", url.as_str()).start().await);
-            links.push(link);
-        }
+        let (nodes, links) = node.behind_links(NODES, &cluster, &database).await;
         Self { nodes, links, cluster, database }
     }
 

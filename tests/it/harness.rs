@@ -47,7 +47,9 @@ use sqlx::AnyConnection;
 use tempfile::TempDir;
 
 use admin::{Admin, Environment};
+use postgres::{Cluster, url_at};
 use process::Process;
+use relay::Relay;
 use store::Database;
 
 /// How long something may take that happens "within a moment". It is long because tests share two
@@ -122,6 +124,24 @@ impl Builder {
     pub(crate) async fn nodes(self, count: usize, url: &str) -> Vec<Gateway> {
         let node = self.set("store.url", url);
         join_all((0..count).map(|_| node.clone().start())).await
+    }
+
+    /// Starts so many gateways on one database, each behind a link of its own to the server, which can break
+    /// for it alone.
+    pub(crate) async fn behind_links(
+        self,
+        count: usize,
+        cluster: &Cluster,
+        database: &str,
+    ) -> (Vec<Gateway>, Vec<Relay>) {
+        let (mut nodes, mut links) = (Vec::new(), Vec::new());
+        for _ in 0..count {
+            let link = Relay::start(cluster.address()).await;
+            let url = url_at(database, link.address());
+            nodes.push(self.clone().set("store.url", url.as_str()).start().await);
+            links.push(link);
+        }
+        (nodes, links)
     }
 
     /// Starts the gateway with the store at `url`, which may be away, on ports that are free now, and waits for
