@@ -6,34 +6,31 @@
 //! closed.
 
 mod descriptors;
+mod doors;
 mod export;
 mod feed;
 mod first_start;
 mod fixture;
 mod import;
 mod listeners;
-mod told;
+mod running;
 
-use std::net::SocketAddr;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use anyhow::Context as _;
-use tokio::net::TcpListener;
 
 use crate::cdn::{Canary, Purger};
-use crate::config::{self, FanOut, Settings};
+use crate::config::{self, Settings};
 use crate::fixture::Fixture;
 use crate::flagset::{Bounds, Directory, FlagSets};
-use crate::http::{
-    Admin, Doors, Evaluations, Flagsmith, Flipper, Hops, Ofrep, Ops, Patience, Sdk, Sse, Streams,
-    Tls, public_front, serve,
-};
+use crate::http::{Admin, Evaluations, Ops, Tls};
 use crate::metrics::{Metrics, WebhookMetrics};
-use crate::model::{AttemptOutcome, ClientKey, WebhookStatus};
-use crate::shutdown::{Shutdown, Signals};
+use crate::model::{AttemptOutcome, ClientKey, EnvironmentKind, WebhookStatus};
+use crate::shutdown::Shutdown;
+use crate::origin::{Ledger, StoreLedger};
 use crate::store::{Store, StoreError};
-use crate::stream::{Hub, Limits, Shards, Times};
+use crate::told::{Pings, Told};
 use crate::webhook::{self, Worker, WorkerHandle};
 
 pub use export::export;
@@ -43,17 +40,12 @@ pub use import::{
     ImportError, ImportOptions, Imported, ImportedEnvironment, ImportedWebhook, import,
     import_flagsmith,
 };
-use listeners::{bounds_of, listen, public_url, serve_operators};
-pub use told::{Pings, Told, changed_last};
-
-/// How often recorded metrics are folded: often enough that a burst of requests piles up little.
-const METRICS_UPKEEP: Duration = Duration::from_secs(5);
+use doors::Parts;
+use listeners::{listen, public_url, serve_operators};
+use running::{Running, start_streams};
 
 /// Shortest and longest rest between attempts to open the store.
 const OPEN_REST: [Duration; 2] = [Duration::from_millis(100), Duration::from_secs(5)];
-
-/// What the operators' listener may take of the grace period when everything else is done.
-const LAST_WAIT: Duration = Duration::from_secs(1);
 
 /// Where the flags come from.
 #[derive(Clone, Debug)]
@@ -70,19 +62,9 @@ pub enum Source {
 /// A gateway that is built and listens, but does not answer yet.
 #[derive(Debug)]
 pub struct App {
-    settings: Settings,
-    metrics: Metrics,
+    running: Running,
     store: Store,
-    shutdown: Shutdown,
-    evaluations: Arc<Evaluations>,
-    doors: Doors,
     feed: Feed,
-    public: TcpListener,
-    ops: SocketAddr,
-    /// What stays until all else is done: the operators' listener and the upkeep.
-    last: Shutdown,
-    tls: Option<Tls>,
-    streams: Streams,
     canary: Option<(Canary, Vec<ClientKey>)>,
     /// Nothing when the flags come from a file: nobody can make an endpoint then.
     worker: Option<Worker>,
@@ -153,7 +135,7 @@ impl App {
             waiting: limits.reads_waiting,
             check: Duration::from_millis(settings.store.check_timeout_ms),
         };
-        let flagsets = FlagSets::new(store.clone(), bounds, metrics.flagset());
+        let flagsets = FlagSets::new(Arc::new(store.clone()), bounds, metrics.flagset());
         let directory = Arc::new(Directory::default());
         let evaluations = Arc::new(Evaluations::new(metrics.analytics()));
         let pings = Pings::new(&public_url, &settings.stream);
@@ -166,114 +148,69 @@ impl App {
         };
         let (flips, canary) = Canary::new(&settings.cdn, &public_url, metrics.canary())?;
         let feed = Feed::start(
+            store.clone(),
             Told {
-                store: store.clone(),
                 directory: Arc::clone(&directory),
                 flagsets: flagsets.clone(),
                 hub: hub.clone(),
                 purger: Purger::new(&settings.cdn, metrics.purge())?,
                 flips,
                 pings,
-                webhooks,
             },
+            webhooks,
             &settings,
             metrics.feed(),
         )
         .await?;
-        let parts =
-            Parts { store: &store, directory, flagsets, hub, evaluations: &evaluations, read_only };
+        let ledger: Arc<dyn Ledger> = Arc::new(StoreLedger(store.clone()));
+        let admin = Admin::new(store.clone(), hub.clone(), limits.clone(), metrics.clone())
+            .read_only(read_only)
+            .with_targets(&settings.webhook.allowed_targets);
+        let parts = Parts {
+            directory,
+            flagsets,
+            hub,
+            evaluations: Arc::clone(&evaluations),
+            ledger: Arc::clone(&ledger),
+            admin: Some(admin),
+        };
         let doors = parts.doors(&settings, &metrics, &shutdown);
         let canary = with_first(canary, &store, &settings).await?;
         // Ready from here on.
         drop(opened.set(store.clone()));
-        Ok(Self {
+        let running = Running {
             settings,
             metrics,
-            store,
             shutdown,
+            last,
             evaluations,
+            ledger,
             doors,
-            feed,
             public,
             ops,
-            last,
             tls,
             streams,
-            canary,
-            worker,
-        })
+        };
+        Ok(Self { running, store, feed, canary, worker })
     }
 
     /// Answers until a signal, then stops in order. A second signal ends it at once.
     pub async fn run(self) -> anyhow::Result<()> {
-        let mut signals = Signals::listen().context("cannot listen for signals")?;
-        let (public, ops) = (self.public.local_addr()?, self.ops);
-        let grace = Duration::from_secs(self.settings.server.grace_seconds);
-        let shutdown = self.shutdown.clone();
-        let last = self.last.clone();
-        let (store, evaluations) = (self.store.clone(), Arc::clone(&self.evaluations));
-        let shards = self.streams.shards.clone();
-        self.start();
-        tracing::info!(%public, %ops, "listening");
-
-        signals.next().await;
-        tracing::info!(grace_seconds = grace.as_secs(), "draining: no new connections");
-        shutdown.drain();
-        let ended = tokio::select! {
-            ended = shutdown.wait(grace) => ended,
-            () = signals.next() => {
-                tracing::warn!("second signal: stopping at once");
-                false
-            }
-        };
-        if !ended {
-            tracing::warn!("the grace period is over; connections are cut");
-        }
-        shutdown.stop();
-        shards.stop();
-        evaluations.flush(&store).await;
-        last.drain();
-        last.stop();
-        last.wait(LAST_WAIT).await;
-        store.close().await;
-        tracing::info!("stopped");
-        Ok(())
-    }
-
-    fn start(self) {
-        let Self {
-            settings,
-            metrics,
-            store,
-            shutdown,
-            evaluations,
-            doors,
-            feed,
-            public,
-            ops: _,
-            last,
-            tls,
-            streams,
-            canary,
-            worker,
-        } = self;
-        let (connections, body_limits) = bounds_of(&settings);
+        let Self { running, store, feed, canary, worker } = self;
+        let Running { settings, metrics, shutdown, last, .. } = &running;
         last.spawn(feed.run(last.clone()));
-        last.spawn(keep_up(metrics.clone(), last.clone()));
         if let Some((canary, first)) = canary {
             shutdown.spawn(canary.run(first, shutdown.clone()));
         }
         if let Some(worker) = worker {
             shutdown.spawn(worker.run(shutdown.clone()));
             let (store, days) = (store.clone(), settings.webhook.retention_days);
-            last.spawn(webhook::watch(store, webhook_metrics(&metrics), days, last.clone()));
+            last.spawn(webhook::watch(store, webhook_metrics(metrics), days, last.clone()));
         }
-        let flush = Duration::from_secs(settings.analytics.flush_seconds);
-        last.spawn(write_counts(evaluations, store, flush, last.clone()));
-        let public_metrics = metrics.listener("public");
-        let front = public_front(doors, &metrics, body_limits);
-        let held = shutdown.clone();
-        shutdown.spawn(serve(public, front, connections, tls, streams, public_metrics, held));
+        running.run().await?;
+        store.close().await;
+        tracing::info!("stopped");
+        Ok(())
     }
 }
 
@@ -294,68 +231,20 @@ async fn open_patiently(settings: &config::Store) -> Result<Store, StoreError> {
     }
 }
 
-/// What the doors are made of.
-struct Parts<'a> {
-    store: &'a Store,
-    directory: Arc<Directory>,
-    flagsets: FlagSets,
-    hub: Hub,
-    evaluations: &'a Arc<Evaluations>,
-    /// Whether nobody may change anything.
-    read_only: bool,
-}
-
-impl Parts<'_> {
-    fn doors(self, settings: &Settings, metrics: &Metrics, shutdown: &Shutdown) -> Doors {
-        let Self { store, directory, flagsets, hub, evaluations, read_only } = self;
-        let hops = Hops::new(&settings.stream);
-        Doors {
-            sdk: Sdk { directory: Arc::clone(&directory), flagsets: flagsets.clone(), hops },
-            flipper: Flipper {
-                directory: Arc::clone(&directory),
-                flagsets: flagsets.clone(),
-                store: store.clone(),
-            },
-            ofrep: Ofrep::new(
-                Arc::clone(&directory),
-                flagsets.clone(),
-                settings.limits.evaluations_per_second,
-                &settings.server.public_url,
-                metrics.evaluation(),
-            ),
-            flagsmith: Flagsmith {
-                directory: Arc::clone(&directory),
-                flagsets,
-                evaluations: Arc::clone(evaluations),
-                hops,
-                store: store.clone(),
-                limits: settings.limits.clone(),
-                metrics: metrics.evaluation(),
-            },
-            sse: Sse {
-                directory,
-                hub: hub.clone(),
-                store: store.clone(),
-                stream: settings.stream.clone(),
-                hops,
-                drain: drain(settings),
-                push_token: settings.auth.push_token.clone(),
-                limits: settings.limits.clone(),
-                shutdown: shutdown.clone(),
-            },
-            admin: Admin::new(store.clone(), hub, settings.limits.clone(), metrics.clone())
-                .read_only(read_only)
-                .with_targets(&settings.webhook.allowed_targets),
-            patience: Patience::new(Duration::from_millis(settings.store.busy_timeout_ms)),
-        }
-    }
-}
-
 fn webhook_metrics(metrics: &Metrics) -> WebhookMetrics {
     metrics.webhook(
         AttemptOutcome::ALL.map(AttemptOutcome::as_str),
         WebhookStatus::ALL.map(WebhookStatus::as_str),
     )
+}
+
+/// The environments that changed last, newest first, as far as their flags are here.
+async fn changed_last(store: &Store, count: usize) -> Result<Vec<ClientKey>, StoreError> {
+    let mut all: Vec<_> =
+        store.directory().await?.into_iter().map(|entry| entry.environment).collect();
+    all.retain(|environment| environment.kind == EnvironmentKind::Stored);
+    all.sort_by_key(|environment| std::cmp::Reverse(environment.stamp.updated_at));
+    Ok(all.into_iter().take(count).map(|environment| environment.client_key).collect())
 }
 
 /// The canary with the environments that it follows first.
@@ -391,62 +280,4 @@ async fn protect_secrets(store: &Store) -> anyhow::Result<()> {
         );
     }
     Ok(())
-}
-
-/// Time over which a drain ends streams. The last quarter of the grace is for what is none.
-fn drain(settings: &Settings) -> Duration {
-    Duration::from_secs(settings.server.grace_seconds).mul_f64(0.75)
-}
-
-/// The hub, and the shards that the settings want: none when streams are to be bodies.
-fn start_streams(
-    settings: &Settings,
-    metrics: &Metrics,
-    shutdown: &Shutdown,
-) -> anyhow::Result<(Hub, Streams)> {
-    let Settings { stream, limits, .. } = settings;
-    let count = match (stream.fan_out, stream.shards) {
-        (FanOut::Bodies, _) => 0,
-        // The socket of a TLS connection never leaves the HTTP library.
-        _ if settings.server.has_tls() => 0,
-        (FanOut::Shards, 0) => std::thread::available_parallelism()?.get(),
-        (FanOut::Shards, chosen) => chosen,
-    };
-    let times = Times {
-        stall: Duration::from_secs(stream.stall_seconds),
-        drain: drain(settings),
-        pings_per_second_max: stream.pings_per_second_max,
-    };
-    let metrics = metrics.stream();
-    let (shards, returned) = Shards::start(count, times, &metrics, shutdown)?;
-    let limits = Limits {
-        total: limits.streams,
-        per_environment: limits.streams_per_environment,
-        per_address: limits.streams_per_address,
-        unknown: limits.streams_unknown,
-    };
-    Ok((Hub::new(limits, shards.clone(), metrics), Streams { shards, returned }))
-}
-
-async fn keep_up(metrics: Metrics, last: Shutdown) {
-    loop {
-        tokio::select! {
-            () = last.stopped() => return,
-            () = tokio::time::sleep(METRICS_UPKEEP) => metrics.upkeep(),
-        }
-    }
-}
-
-async fn write_counts(
-    evaluations: Arc<Evaluations>,
-    store: Store,
-    every: Duration,
-    last: Shutdown,
-) {
-    loop {
-        tokio::select! {
-            () = last.stopped() => return,
-            () = tokio::time::sleep(every) => evaluations.flush(&store).await,
-        }
-    }
 }

@@ -13,7 +13,7 @@ use ipnet::IpNet;
 use serde::Deserialize;
 use toml::{Table, Value};
 
-use crate::model::Secret;
+use crate::model::{ClientKey, Secret};
 
 /// The commented default file.
 pub const DEFAULT_FILE: &str = include_str!("../config/default.toml");
@@ -24,11 +24,12 @@ const VARIABLE_PREFIX: &str = "FLAGCAST_";
 const POSTGRES_SCHEMES: [&str; 2] = ["postgres://", "postgresql://"];
 
 /// Settings whose value is never printed.
-const SECRET_KEYS: [&str; 5] = [
+const SECRET_KEYS: [&str; 6] = [
     "auth.bootstrap_token",
     "auth.push_token",
     "cdn.fastly_token",
     "cdn.purge_header",
+    "relay.token",
     "secrets.key",
 ];
 
@@ -67,6 +68,8 @@ pub struct Settings {
     pub analytics: Analytics,
     /// Logs.
     pub log: Log,
+    /// What a relay follows; only `flagcast relay` heeds it.
+    pub relay: Relay,
     /// What is too much.
     pub limits: Limits,
 }
@@ -198,6 +201,64 @@ pub struct Webhook {
 #[expect(missing_docs, reason = "config/default.toml documents each key once")]
 pub struct Secrets {
     pub key: Secret,
+}
+
+/// What a relay follows.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[expect(missing_docs, reason = "config/default.toml documents each key once")]
+pub struct Relay {
+    pub upstream: String,
+    pub upstream_kind: UpstreamKind,
+    pub token: Secret,
+    pub http2: Http2,
+    pub environments: Vec<String>,
+    pub environments_max: usize,
+    pub directory: String,
+    pub poll_seconds: u64,
+    pub idle_seconds: u64,
+    pub unknown_seconds: u64,
+    pub forget_seconds: u64,
+    pub ready_stale_seconds: u64,
+    pub traits: RelayTraits,
+}
+
+/// What a relay is in front of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum UpstreamKind {
+    /// A gateway of ours, or another relay.
+    Flagcast,
+    /// A Flagsmith API.
+    Flagsmith,
+}
+
+/// Which HTTP a relay speaks to its upstream.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Http2 {
+    /// What TLS agrees on; without TLS, HTTP/1.1.
+    Auto,
+    /// HTTP/2, without TLS too.
+    Always,
+}
+
+/// What becomes of traits that clients tell a relay.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum RelayTraits {
+    /// They are kept upstream.
+    Upstream,
+    /// They count for the request that tells them and are not kept.
+    Refuse,
+}
+
+impl Relay {
+    /// The environments that are named.
+    #[must_use]
+    pub fn named(&self) -> Vec<ClientKey> {
+        self.environments.iter().filter_map(|key| ClientKey::parse(key).ok()).collect()
+    }
 }
 
 /// Evaluation counts.

@@ -4,6 +4,7 @@
 //! few values: no client, address or environment is one.
 
 mod cdn;
+mod relay;
 mod tables;
 mod webhook;
 
@@ -17,6 +18,7 @@ use metrics_exporter_prometheus::{
 };
 
 pub use cdn::{CanaryEnd, CanaryMetrics, CanaryStream, PurgeMetrics, PurgeOutcome};
+pub use relay::RelayMetrics;
 pub use webhook::WebhookMetrics;
 
 use tables::{
@@ -252,6 +254,7 @@ impl Metrics {
         let delivered = "flagcast_webhook_change_to_delivered_seconds";
         let builder = bounds(builder, delivered, &ARRIVAL_BOUNDS);
         let builder = bounds(builder, "flagcast_canary_refetch_seconds", &ARRIVAL_BOUNDS);
+        let builder = bounds(builder, "flagcast_relay_lag_seconds", &ARRIVAL_BOUNDS);
         let recorder = builder.build_recorder();
         let handle = recorder.handle();
         let metrics = Self { inner: Arc::new(Inner { recorder, handle }) };

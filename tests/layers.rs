@@ -17,12 +17,14 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("shutdown", &[]),
     ("outbound", &[]),
     ("probe", &["outbound", "shutdown"]),
-    ("store", &["model", "config"]),
+    ("snapshot", &["model"]),
+    ("store", &["model", "config", "snapshot"]),
+    ("origin", &["model", "config", "snapshot", "store"]),
     ("evaluation", &["model"]),
     ("rules", &["model", "config", "evaluation"]),
     ("fixture", &["model", "evaluation"]),
     ("transfer", &["model", "config", "evaluation", "rules"]),
-    ("flagset", &["model", "metrics", "store", "evaluation"]),
+    ("flagset", &["model", "metrics", "snapshot", "store", "origin", "evaluation"]),
     ("places", &["metrics"]),
     ("stream", &["model", "metrics", "places", "shutdown"]),
     (
@@ -33,7 +35,9 @@ const ALLOWED: &[(&str, &[&str])] = &[
             "metrics",
             "places",
             "shutdown",
+            "snapshot",
             "store",
+            "origin",
             "evaluation",
             "rules",
             "flagset",
@@ -42,11 +46,19 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ),
     ("webhook", &["model", "config", "metrics", "outbound", "shutdown", "store"]),
     ("cdn", &["model", "config", "metrics", "outbound", "shutdown", "probe", "flagset"]),
+    ("told", &["model", "config", "store", "flagset", "stream", "cdn"]),
+    (
+        "relay",
+        &[
+            "model", "config", "metrics", "shutdown", "outbound", "probe", "snapshot", "store",
+            "origin", "flagset", "stream", "told", "evaluation",
+        ],
+    ),
     (
         "app",
         &[
-            "model", "config", "metrics", "shutdown", "store", "fixture", "transfer", "rules",
-            "flagset", "stream", "cdn", "webhook", "http",
+            "model", "config", "metrics", "shutdown", "store", "origin", "fixture", "transfer",
+            "rules", "flagset", "stream", "cdn", "told", "webhook", "relay", "http",
         ],
     ),
 ];

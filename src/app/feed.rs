@@ -18,12 +18,13 @@ use tokio_stream::StreamExt as _;
 use tokio_util::time::DelayQueue;
 use tokio_util::time::delay_queue::Key as DelayKey;
 
-use super::told::{News, Told, since};
 use crate::config::Settings;
 use crate::metrics::FeedMetrics;
-use crate::model::EnvironmentId;
+use crate::model::{EnvironmentId, Stamp};
 use crate::shutdown::Shutdown;
-use crate::store::{FeedEvent, FeedNews, FeedPosition, StoreError, in_time, now_micros};
+use crate::store::{FeedEvent, FeedNews, FeedPosition, Store, StoreError, in_time, now_micros};
+use crate::told::{self, Due, Told, since};
+use crate::webhook::WorkerHandle;
 
 /// Rest after a failed read of the store.
 const RETRY_PAUSE: Duration = Duration::from_millis(200);
@@ -34,7 +35,10 @@ const READ_TIMEOUT: Duration = Duration::from_secs(5);
 /// The change feed of a process.
 #[derive(Debug)]
 pub struct Feed {
+    store: Store,
     told: Arc<Told>,
+    /// Sends what webhooks are owed.
+    webhooks: WorkerHandle,
     /// Behind the last event that was told.
     position: FeedPosition,
     /// Whether the store counts as lost, so that it is said once.
@@ -42,6 +46,17 @@ pub struct Feed {
     poll: Duration,
     echo: Option<Duration>,
     metrics: FeedMetrics,
+}
+
+/// What a batch of events says of one environment.
+#[derive(Clone, Copy, Debug, Default)]
+struct News {
+    /// The newest state and when it was committed.
+    stamp: Option<(Stamp, i64)>,
+    /// One of the changes must not wait.
+    urgent: bool,
+    /// Something about it changed that no flag set shows: its keys, or it is gone.
+    look_again: bool,
 }
 
 /// Environments whose echo is due later; a new change puts it off.
@@ -55,21 +70,21 @@ impl Feed {
     /// Fills the directory and the hub with what is true now. The position is taken before: what is
     /// committed in between is read twice rather than missed.
     pub async fn start(
+        store: Store,
         told: Told,
+        webhooks: WorkerHandle,
         settings: &Settings,
         metrics: FeedMetrics,
     ) -> Result<Self, StoreError> {
-        let position = told.store.feed_end().await?;
-        for entry in told.store.directory().await? {
-            let (id, stamp) = (entry.environment.id, entry.environment.stamp);
-            told.directory.insert(&entry);
-            if let Some(known) = told.directory.client_key(id) {
-                told.hub.seed(id, told.pings.ping(&known, stamp, 0));
-            }
+        let position = store.feed_end().await?;
+        for entry in store.directory().await? {
+            told.seed(&entry);
         }
         let echo = Duration::from_secs(settings.stream.echo_seconds);
         Ok(Self {
+            store,
             told: Arc::new(told),
+            webhooks,
             position,
             lost: false,
             poll: Duration::from_millis(settings.store.poll_ms),
@@ -82,7 +97,7 @@ impl Feed {
     pub async fn run(mut self, shutdown: Shutdown) {
         let mut echoes = Echoes::default();
         let mut pinging = Pinging::new();
-        let store = self.told.store.clone();
+        let store = self.store.clone();
         let failures = self.metrics.listener_errors.clone();
         let mut listening = pin!(store.listen(|error| {
             failures.increment(1);
@@ -116,7 +131,7 @@ impl Feed {
     }
 
     fn store_answers(&mut self) {
-        self.told.store.answered();
+        self.store.answered();
         self.metrics.silence.set(0.0);
         if std::mem::take(&mut self.lost) {
             tracing::info!("the store answers again");
@@ -124,7 +139,7 @@ impl Feed {
     }
 
     fn store_is_silent(&mut self, error: &StoreError) {
-        let store = &self.told.store;
+        let store = &self.store;
         store.failed();
         self.metrics.errors.increment(1);
         self.metrics.silence.set(store.silent_for().unwrap_or_default().as_secs_f64());
@@ -144,7 +159,7 @@ impl Feed {
         pinging: &mut Pinging,
     ) -> Result<(), StoreError> {
         loop {
-            let news = in_time(READ_TIMEOUT, self.told.store.feed_after(&self.position)).await?;
+            let news = in_time(READ_TIMEOUT, self.store.feed_after(&self.position)).await?;
             let FeedNews::Events(events, position) = news else {
                 self.look_at_everything(echoes, pinging).await?;
                 continue;
@@ -160,7 +175,7 @@ impl Feed {
             }
             self.position = position;
             // Behind the pings: who listens comes before who is called.
-            self.told.webhooks.wake();
+            self.webhooks.wake();
         }
     }
 
@@ -171,7 +186,7 @@ impl Feed {
         echoes: &mut Echoes,
         pinging: &mut Pinging,
     ) -> Result<(), StoreError> {
-        let Some(due) = in_time(READ_TIMEOUT, self.told.serve(id, news)).await? else {
+        let Some(due) = in_time(READ_TIMEOUT, self.serve(id, news)).await? else {
             return Ok(());
         };
         if self.told.purger.is_none() {
@@ -183,6 +198,22 @@ impl Feed {
         Ok(())
     }
 
+    /// Brings what is served up to date. Answers with what is to be told to those who listen.
+    async fn serve(&self, id: EnvironmentId, news: News) -> Result<Option<Due>, StoreError> {
+        let is_new = !self.told.directory.holds(id);
+        if news.look_again || is_new {
+            let Some(entry) = self.store.directory_entry(id).await? else {
+                self.told.forget(id);
+                return Ok(None);
+            };
+            self.told.directory.insert(&entry);
+        }
+        let News { stamp: Some((stamp, committed_at)), urgent, .. } = news else {
+            return Ok(None);
+        };
+        self.told.serve(id, told::News { stamp, committed_at, urgent, is_new }).await
+    }
+
     /// The database is another one than before. What it holds now is told; what it does not hold any
     /// more is gone.
     async fn look_at_everything(
@@ -190,7 +221,7 @@ impl Feed {
         echoes: &mut Echoes,
         pinging: &mut Pinging,
     ) -> Result<(), StoreError> {
-        let store = &self.told.store;
+        let store = &self.store;
         let position = in_time(READ_TIMEOUT, store.feed_end()).await?;
         let entries = in_time(READ_TIMEOUT, store.directory()).await?;
         let mut gone: BTreeSet<EnvironmentId> = self.told.directory.ids().into_iter().collect();

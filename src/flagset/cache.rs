@@ -19,10 +19,10 @@ use tokio::sync::{Mutex as AsyncMutex, Notify, Semaphore};
 use tokio::time::{Instant, timeout_at};
 
 use super::set::FlagSet;
-use super::truth::Truth;
 use crate::metrics::FlagSetMetrics;
 use crate::model::{EnvironmentId, Revision};
-use crate::store::{Store, StoreError, in_time};
+use crate::origin::Truth;
+use crate::store::{StoreError, in_time};
 
 /// Longest wait of a read for a revision that the store does not have yet: its commit may be on its
 /// way here from another node, and a client that is told to come back does so after a second.
@@ -47,13 +47,13 @@ pub struct Bounds {
 
 /// The flag sets of a process. Clones share them.
 #[derive(Clone, Debug)]
-pub struct FlagSets<T = Store> {
-    inner: Arc<Inner<T>>,
+pub struct FlagSets {
+    inner: Arc<Inner>,
 }
 
 #[derive(Debug)]
-struct Inner<T> {
-    store: T,
+struct Inner {
+    truth: Arc<dyn Truth>,
     slots: DashMap<EnvironmentId, Arc<Slot>>,
     /// Memory that the slots may hold together.
     bytes_max: usize,
@@ -78,12 +78,12 @@ struct Slot {
     began: AsyncMutex<Option<Instant>>,
 }
 
-impl<T: Truth> FlagSets<T> {
-    /// Makes an empty cache over `store`.
+impl FlagSets {
+    /// Makes an empty cache over `truth`.
     #[must_use]
-    pub fn new(store: T, bounds: Bounds, metrics: FlagSetMetrics) -> Self {
+    pub fn new(truth: Arc<dyn Truth>, bounds: Bounds, metrics: FlagSetMetrics) -> Self {
         let inner = Inner {
-            store,
+            truth,
             slots: DashMap::new(),
             bytes_max: bounds.bytes,
             bytes: AtomicUsize::new(0),
@@ -100,7 +100,7 @@ impl<T: Truth> FlagSets<T> {
     /// one may have told of a change that this one has not heard of: so the store is asked whether what is
     /// held is the newest. If it does not answer, what is held is served.
     pub async fn get(&self, id: EnvironmentId) -> Result<Option<Arc<FlagSet>>, StoreError> {
-        let is_shared = self.inner.store.is_shared();
+        let is_shared = self.inner.truth.is_shared();
         // Nothing that is held counts as new enough unless it was asked for since.
         let newest = if is_shared { Revision(u64::MAX) } else { Revision(0) };
         let Some(held) = self.peek(id) else {
@@ -131,6 +131,15 @@ impl<T: Truth> FlagSets<T> {
             self.inner.metrics.unconfirmed.increment(1);
         }
         is_unasked
+    }
+
+    /// No older than any change that was committed when this was called, or an error: for who reads once
+    /// and never again.
+    pub async fn fresh(&self, id: EnvironmentId) -> Result<Option<Arc<FlagSet>>, StoreError> {
+        match self.inner.truth.revision(id, Revision(u64::MAX)).await? {
+            Some(revision) => self.at_least(id, revision).await,
+            None => Ok(None),
+        }
     }
 
     /// A flag set of at least `revision`. Reads through when this process is behind, waits a moment
@@ -238,13 +247,13 @@ impl<T: Truth> FlagSets<T> {
         if let Some(held) = &held {
             // Cheaper than a build: a revision that was never issued costs one row. A database that has
             // lost its last changes may be behind: nobody is ever given an older set than before.
-            let present = self.inner.store.revision(id).await?;
+            let present = self.inner.truth.revision(id, wanted).await?;
             if present.is_some_and(|present| present <= held.stamp.revision) {
                 *began = Some(begins);
                 return Ok(Some(Arc::clone(held)));
             }
         }
-        let state = self.inner.store.environment_state(id).await?;
+        let state = self.inner.truth.environment_state(id, wanted).await?;
         *began = Some(begins);
         let Some(state) = state else {
             self.remove(id);
@@ -277,7 +286,7 @@ impl Drop for Counted<'_> {
     }
 }
 
-impl<T> Inner<T> {
+impl Inner {
     fn put(&self, slot: &Slot, set: Option<Arc<FlagSet>>) {
         let added = set.as_ref().map_or(0, |set| set.weight());
         let removed = slot.current.swap(set).map_or(0, |set| set.weight());

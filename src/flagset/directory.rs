@@ -1,14 +1,23 @@
 //! Which key opens which environment: every environment of the store, held in memory.
 //!
 //! Doors ask it for each request, so that recognising a caller costs no query and works while the
-//! database is away. The change feed keeps it up to date.
+//! database is away. The change feed keeps it up to date. A relay holds only the environments that are
+//! used: there, a key that is not known yet is asked about.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use dashmap::DashMap;
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::timeout;
 
 use super::set::View;
 use crate::model::{ClientKey, EnvironmentId, EnvironmentKind, SERVER_KEY_PREFIX};
 use crate::store::keys::{DigestBytes, digest_bytes, parse_digest};
-use crate::store::{DirectoryEntry, Store, StoreError};
+use crate::store::{DirectoryEntry, StoreError};
+
+/// Longest wait of a request for word about its key: SDKs give up after a few seconds.
+const STRANGER_WAIT: Duration = Duration::from_secs(3);
 
 /// An environment that a key opened.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -35,9 +44,37 @@ impl Known {
 /// here, so they are small.
 #[derive(Debug, Default)]
 pub struct Directory {
-    by_client_key: DashMap<ClientKey, (EnvironmentId, EnvironmentKind)>,
+    by_client_key: DashMap<ClientKey, Found>,
     by_digest: DashMap<DigestBytes, EnvironmentId>,
     entries: DashMap<EnvironmentId, Entry>,
+    strangers: Option<mpsc::Sender<Stranger>>,
+}
+
+/// What a client key leads to.
+#[derive(Debug)]
+struct Found {
+    id: EnvironmentId,
+    kind: EnvironmentKind,
+    /// Somebody came with a key of it since that was last looked at; only a relay wants to know.
+    used: AtomicBool,
+}
+
+/// A key that is not known yet, and who waits for word about it.
+#[derive(Debug)]
+pub struct Stranger {
+    /// A client or server key, as it came.
+    pub key: String,
+    /// Takes the word.
+    pub answer: oneshot::Sender<Word>,
+}
+
+/// What became of a question about a key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Word {
+    /// The directory knows the key now if anybody does.
+    Settled,
+    /// Nobody could be asked.
+    Away,
 }
 
 /// What leads to an environment.
@@ -48,6 +85,77 @@ struct Entry {
 }
 
 impl Directory {
+    /// An empty one that asks about keys that it does not know.
+    #[must_use]
+    pub fn asking(strangers: mpsc::Sender<Stranger>) -> Self {
+        Self { strangers: Some(strangers), ..Self::default() }
+    }
+
+    /// The environment that `key`, a client or server key, opens, for who comes with it: a key that is not
+    /// known is asked about, if there is somebody to ask.
+    pub async fn open(&self, key: &str) -> Result<Option<Known>, StoreError> {
+        let found = self.find(key);
+        let Some(strangers) = &self.strangers else { return Ok(found) };
+        if let Some(known) = found {
+            self.note_use(&known.client_key);
+            return Ok(Some(known));
+        }
+        // Boxed: hardly any request has to ask.
+        Box::pin(async {
+            let (answer, word) = oneshot::channel();
+            let stranger = Stranger { key: key.to_owned(), answer };
+            let away = || StoreError::Away("nobody could be asked about this key".to_owned());
+            strangers.try_send(stranger).map_err(|_| away())?;
+            match timeout(STRANGER_WAIT, word).await {
+                Ok(Ok(Word::Settled)) => Ok(self.find(key)),
+                _ => Err(away()),
+            }
+        })
+        .await
+    }
+
+    /// The same for a key that came in a URL, where server keys do not belong.
+    pub async fn open_client(&self, client_key: &str) -> Result<Option<Known>, StoreError> {
+        if client_key.starts_with(SERVER_KEY_PREFIX) { Ok(None) } else { self.open(client_key).await }
+    }
+
+    /// The environment with this client key, for who may wait: a key that is not known is asked about, and
+    /// when it becomes known those who wait are woken.
+    #[must_use]
+    pub fn open_stream(&self, client_key: &str) -> Option<Known> {
+        let found = self.find_client(client_key);
+        if let Some(strangers) = &self.strangers {
+            match &found {
+                Some(known) => self.note_use(&known.client_key),
+                None if client_key.starts_with(SERVER_KEY_PREFIX) => {}
+                None => {
+                    let (answer, _) = oneshot::channel();
+                    // Full: it comes back.
+                    drop(strangers.try_send(Stranger { key: client_key.to_owned(), answer }));
+                }
+            }
+        }
+        found
+    }
+
+    fn note_use(&self, client_key: &ClientKey) {
+        if let Some(found) = self.by_client_key.get(client_key.as_str())
+            && !found.used.load(Ordering::Relaxed)
+        {
+            found.used.store(true, Ordering::Relaxed);
+        }
+    }
+
+    /// Whether somebody came with a key of the environment since the last call.
+    #[must_use]
+    pub fn take_use(&self, id: EnvironmentId) -> bool {
+        let Some(client_key) = self.entries.get(&id).map(|entry| entry.client_key.clone()) else {
+            return false;
+        };
+        let found = self.by_client_key.get(&client_key);
+        found.is_some_and(|found| found.used.swap(false, Ordering::Relaxed))
+    }
+
     /// The environment that `key`, a client or server key, opens.
     #[must_use]
     pub fn find(&self, key: &str) -> Option<Known> {
@@ -63,7 +171,7 @@ impl Directory {
     #[must_use]
     pub fn find_client(&self, client_key: &str) -> Option<Known> {
         let found = self.by_client_key.get(client_key)?;
-        let (id, kind) = *found;
+        let (id, kind) = (found.id, found.kind);
         Some(Known { id, kind, client_key: found.key().clone(), by_server_key: false })
     }
 
@@ -88,7 +196,8 @@ impl Directory {
         // The store holds nothing but digests there; another text opens nothing.
         let digests: Box<[_]> =
             entry.server_key_hashes.iter().filter_map(|hash| parse_digest(hash)).collect();
-        self.by_client_key.insert(client_key.clone(), (id, environment.kind));
+        let found = Found { id, kind: environment.kind, used: AtomicBool::new(true) };
+        self.by_client_key.insert(client_key.clone(), found);
         let before = self.entries.insert(id, Entry { client_key, digests: digests.clone() });
         for digest in &digests {
             self.by_digest.insert(*digest, id);
@@ -120,17 +229,6 @@ impl Directory {
             self.by_digest.remove(digest);
         }
         self.by_client_key.remove(&entry.client_key);
-    }
-
-    /// Reads an environment again. Tells whether it still exists.
-    pub async fn refresh(&self, store: &Store, id: EnvironmentId) -> Result<bool, StoreError> {
-        let entry = store.directory_entry(id).await?;
-        let exists = entry.is_some();
-        match entry {
-            Some(entry) => self.insert(&entry),
-            None => self.remove(id),
-        }
-        Ok(exists)
     }
 }
 

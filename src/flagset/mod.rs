@@ -15,12 +15,10 @@ mod personal;
 #[cfg(test)]
 mod sample;
 mod set;
-mod truth;
 
 pub use body::{Body, Encoding};
 pub use cache::{Bounds, FlagSets};
-pub use directory::{Directory, Known};
+pub use directory::{Directory, Known, Stranger, Word};
 pub use flipper::Flipper;
 pub use personal::{Asker, Personal, Told};
 pub use set::{FlagSet, Singled, View, surrogate_key};
-pub use truth::Truth;

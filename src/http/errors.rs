@@ -163,6 +163,12 @@ impl Problem {
         Self { retry_after: Some(STORE_RETRY_SECONDS), ..problem }
     }
 
+    /// At a relay: its upstream does not answer, and only that could help.
+    pub(super) fn upstream_away(detail: String) -> Self {
+        let problem = Self::new(StatusCode::SERVICE_UNAVAILABLE, "upstream_away", detail);
+        Self { retry_after: Some(STORE_RETRY_SECONDS), ..problem }
+    }
+
     /// The store did not say whether it made a change.
     pub(super) fn outcome_unknown() -> Self {
         let detail = "the store did not answer when the change was made true: it may have been \
@@ -239,6 +245,8 @@ impl From<StoreError> for Problem {
                 tracing::error!(error = %detail, "the store failed");
                 Self::internal()
             }
+            StoreError::Away(_) => Self::upstream_away(detail),
+            StoreError::Elsewhere(_) => Self::new(StatusCode::CONFLICT, "kept_elsewhere", detail),
             StoreError::Unavailable(_) => {
                 tracing::error!(error = %detail, "the store failed");
                 Self::store_unavailable()

@@ -6,7 +6,7 @@ use axum::Router;
 use axum::extract::{MatchedPath, Request, State};
 use axum::middleware::{Next, from_fn, from_fn_with_state};
 use axum::response::Response;
-use axum::routing::{get, post, put};
+use axum::routing::{any, get, post, put};
 use http::Method;
 
 use super::cors::open_to_browsers;
@@ -45,8 +45,8 @@ pub struct Doors {
     pub ofrep: Ofrep,
     /// Streams and announcements.
     pub sse: Sse,
-    /// Management.
-    pub admin: Admin,
+    /// Management; nothing at a relay.
+    pub admin: Option<Admin>,
     /// How long a change may take.
     pub patience: Patience,
 }
@@ -109,10 +109,13 @@ pub fn public_front(doors: Doors, metrics: &Metrics, limits: BodyLimits) -> Fron
         .method_not_allowed_fallback(async || Problem::flipper_writes_nothing())
         .route_layer(from_fn_with_state(doors.patience, bounded));
     // Called by people and their scripts.
-    let management = admin::router(doors.admin)
-        .route_layer(from_fn_with_state(doors.patience, bounded))
-        .merge(dashboard::router())
-        .method_not_allowed_fallback(wrong_method);
+    let management = match doors.admin {
+        Some(admin) => admin::router(admin)
+            .route_layer(from_fn_with_state(doors.patience, bounded))
+            .merge(dashboard::router())
+            .method_not_allowed_fallback(wrong_method),
+        None => Router::new().route("/admin/v1/{*path}", any(changed_elsewhere)),
+    };
     let router = open
         .merge(flipper)
         .merge(management)
@@ -130,6 +133,10 @@ pub fn operators_front(ops: Ops, limits: BodyLimits) -> Front {
         .route("/metrics", get(ops::metrics))
         .with_state(ops);
     Front::new(None, router, limits)
+}
+
+async fn changed_elsewhere() -> Problem {
+    Problem::not_found("this is a relay: flags are managed at its gateway, under `/admin/v1` there")
 }
 
 async fn wrong_method() -> Problem {

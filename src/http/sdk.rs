@@ -77,7 +77,9 @@ pub(super) async fn read(
     wanted: Option<Revision>,
     headers: &HeaderMap,
 ) -> Result<Response, Response> {
-    let known = sdk.directory.find_client(client_key).ok_or_else(|| {
+    let opened = sdk.directory.open_client(client_key).await;
+    let opened = opened.map_err(|error| Problem::from(error).into_response())?;
+    let known = opened.ok_or_else(|| {
         let detail = format!("no environment has the client key `{client_key}`");
         brief(Problem::not_found(detail), "public, max-age=5")
     })?;

@@ -28,8 +28,9 @@ use super::shared::SURROGATE_KEY;
 use crate::config;
 use crate::flagset::Directory;
 use crate::model::{ClientKey, Origin, Secret, UpdatedAt};
+use crate::origin::Ledger;
 use crate::shutdown::Shutdown;
-use crate::store::{Announced, Store};
+use crate::store::Announced;
 use crate::stream::{
     ClientFamily, Contract, Dialect, Hub, Join, Manner, Opening, Pace, Subscriber, body,
 };
@@ -42,7 +43,7 @@ pub struct Sse {
     /// The channels.
     pub hub: Hub,
     /// Where announcements are kept.
-    pub store: Store,
+    pub ledger: Arc<dyn Ledger>,
     /// Times of streams.
     pub stream: config::Stream,
     /// What is between clients and us.
@@ -107,7 +108,7 @@ impl Sse {
     /// Decides who begins a stream and how long it may last.
     pub(super) fn open(&self, asked: &Asked<'_>) -> Opening {
         let Asked { dialect, client_key, method, version, headers, peer } = *asked;
-        let known = self.directory.find_client(client_key);
+        let known = self.directory.open_stream(client_key);
         let contract = self.hops.contract(method, version, headers);
         let pace =
             self.pace(contract, known.is_some() && asks_for_events(headers), known.is_some());
@@ -238,10 +239,8 @@ pub(super) async fn queue_change(
     let client_key = ClientKey::parse(&client_key)
         .map_err(|error| bad(format!("the environment key {error}")))?;
     let origin = Origin { actor: "push".to_owned(), address: peer.ip().to_string() };
-    let mut change = sse.store.change(origin).await?;
-    match change.announce(&client_key, instant, &sse.limits).await? {
+    match sse.ledger.announce(&client_key, instant, origin, &sse.limits).await? {
         Announced::Moved(id, stamp) => {
-            change.commit().await?;
             sse.hub.told(id, stamp.revision).await;
         }
         // Late, out of order or repeated: the subscribers know better already.

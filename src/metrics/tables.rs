@@ -26,7 +26,7 @@ pub(super) const ARRIVAL_BOUNDS: [f64; 12] =
 pub(super) const TURN_BOUNDS: [f64; 9] =
     [0.000_1, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.1, 1.0];
 
-pub(super) const COUNTERS: [(&str, Option<Unit>, &str); 26] = [
+pub(super) const COUNTERS: [(&str, Option<Unit>, &str); 31] = [
     ("flagcast_pings_total", None, "Changes told to the subscribers of an environment."),
     ("flagcast_echoes_total", None, "Second pings of a change."),
     ("flagcast_ping_frames_total", None, "Ping frames handed to connections."),
@@ -65,9 +65,14 @@ pub(super) const COUNTERS: [(&str, Option<Unit>, &str); 26] = [
     ("flagcast_tls_reloads_total", None, "Changes of the TLS files, by what became of them."),
     ("flagcast_webhook_attempts_total", None, "Requests to webhooks, by outcome."),
     ("flagcast_logins_refused_total", None, "Requests with a missing or wrong token."),
+    ("flagcast_relay_fetches_total", None, "Questions of a relay for snapshots, by outcome."),
+    ("flagcast_relay_late_answers_total", None, "Snapshots older than what a relay holds."),
+    ("flagcast_relay_histories_total", None, "Times that a relay's upstream went back in history."),
+    ("flagcast_relay_disk_errors_total", None, "Snapshots that a relay could not write."),
+    ("flagcast_relay_usage_batches_total", None, "Usage counts handed on by a relay, by outcome."),
 ];
 
-pub(super) const GAUGES: [(&str, Option<Unit>, &str); 14] = [
+pub(super) const GAUGES: [(&str, Option<Unit>, &str); 18] = [
     ("flagcast_streams_open", None, "Event streams open now."),
     ("flagcast_frames_unfinished", None, "Streams whose client has not taken a whole frame yet."),
     ("flagcast_connections_open", None, "Connections open now."),
@@ -90,9 +95,17 @@ pub(super) const GAUGES: [(&str, Option<Unit>, &str); 14] = [
     ),
     ("flagcast_webhook_deliveries_pending", None, "Deliveries that wait for their endpoint."),
     ("flagcast_build_info", None, "Always 1; the labels tell the version."),
+    ("flagcast_relay_environments", None, "Environments that a relay holds, by state of their link."),
+    ("flagcast_relay_upstream_streams", None, "Streams that a relay has open to its upstream."),
+    (
+        "flagcast_relay_stale_seconds",
+        Some(Unit::Seconds),
+        "Longest time that flags of a relay have not been confirmed by its upstream.",
+    ),
+    ("flagcast_relay_unknown_keys", None, "Keys that a relay remembers as unknown."),
 ];
 
-pub(super) const HISTOGRAMS: [(&str, Option<Unit>, &str); 10] = [
+pub(super) const HISTOGRAMS: [(&str, Option<Unit>, &str); 11] = [
     ("flagcast_change_to_ping_seconds", Some(Unit::Seconds), "From commit to ping."),
     (
         "flagcast_fan_out_seconds",
@@ -130,5 +143,10 @@ pub(super) const HISTOGRAMS: [(&str, Option<Unit>, &str); 10] = [
         "flagcast_http_request_duration_seconds",
         Some(Unit::Seconds),
         "From a request's head to its answer's head; a stream counts until its head.",
+    ),
+    (
+        "flagcast_relay_lag_seconds",
+        Some(Unit::Seconds),
+        "From the upstream's word of a change to the relay's own.",
     ),
 ];

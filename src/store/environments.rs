@@ -259,7 +259,7 @@ fn shown(environment: &Environment) -> Json {
     })
 }
 
-async fn entry(
+pub(super) async fn entry(
     connection: &mut Connection,
     environment: Environment,
 ) -> Result<DirectoryEntry, StoreError> {

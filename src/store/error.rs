@@ -58,6 +58,12 @@ pub enum StoreError {
     /// The schema cannot be brought up to date.
     #[error("cannot bring the store's schema up to date: {0}")]
     Migration(#[source] sqlx::migrate::MigrateError),
+    /// At a relay: the upstream does not answer.
+    #[error("the upstream does not answer: {0}")]
+    Away(String),
+    /// At a relay: what was asked for is done at the gateway only.
+    #[error("{0}")]
+    Elsewhere(&'static str),
     /// The database does not answer, or not in time.
     #[error("the database does not answer: {0}")]
     Unavailable(#[source] sqlx::Error),
@@ -81,6 +87,12 @@ impl StoreError {
             }
             error => Self::OutcomeUnknown(error),
         }
+    }
+
+    /// Whether an evaluation goes on without what is kept: nobody answered, or nothing is kept here.
+    #[must_use]
+    pub fn is_silence(&self) -> bool {
+        matches!(self, Self::Unavailable(_) | Self::Away(_) | Self::Elsewhere(_))
     }
 
     /// Whether it may be otherwise in a moment: the database cannot be reached, or is not ready.

@@ -180,7 +180,7 @@ impl Change {
 }
 
 /// Everything about an environment, as this connection sees it.
-async fn state(
+pub(super) async fn state(
     connection: &mut Connection,
     id: EnvironmentId,
 ) -> Result<Option<EnvironmentState>, StoreError> {

@@ -32,6 +32,7 @@ mod seeds;
 mod segments;
 mod server_keys;
 mod settlements;
+mod snapshots;
 mod sqlite;
 mod tokens;
 mod traits;
@@ -97,6 +98,8 @@ pub struct Store {
     settled: Arc<watch::Sender<u64>>,
     sealer: Arc<Sealer>,
     reach: Arc<Reach>,
+    /// Names this opening of a file; no other one is called that.
+    opened: Arc<str>,
 }
 
 /// A part of a list: rows after `after` in the order of their ids.
@@ -151,6 +154,7 @@ impl Store {
             settled: Arc::new(watch::Sender::new(0)),
             sealer: Arc::new(Sealer::default()),
             reach: Arc::default(),
+            opened: uuid::Uuid::new_v4().simple().to_string().into(),
         }
     }
 

@@ -2,6 +2,7 @@
 //! quiet enough to measure.
 
 use std::fs;
+use std::io::ErrorKind;
 use std::thread::sleep;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -54,10 +55,13 @@ pub(crate) fn cpu_time(pids: &[u32]) -> anyhow::Result<u64> {
     let mut nanoseconds = 0;
     for pid in pids {
         let path = format!("/proc/{pid}/task");
-        let tasks = fs::read_dir(&path).with_context(|| format!("cannot read {path}"))?;
-        for task in tasks {
-            // A thread may end while we look.
-            let stat = fs::read_to_string(task?.path().join("schedstat")).unwrap_or_default();
+        // A thread may end while we look, and so may a process: a database starts and ends its own.
+        let tasks = match fs::read_dir(&path) {
+            Err(error) if error.kind() == ErrorKind::NotFound => continue,
+            tasks => tasks.with_context(|| format!("cannot read {path}"))?,
+        };
+        for task in tasks.flatten() {
+            let stat = fs::read_to_string(task.path().join("schedstat")).unwrap_or_default();
             let ran = stat.split_ascii_whitespace().next();
             nanoseconds += ran.and_then(|ran| ran.parse::<u64>().ok()).unwrap_or(0);
         }

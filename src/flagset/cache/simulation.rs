@@ -16,10 +16,11 @@ use tokio::task::JoinSet;
 use tokio::time::sleep;
 
 use super::{Bounds, FlagSets};
-use crate::flagset::Truth;
 use crate::flagset::sample::state;
 use crate::metrics::Metrics;
 use crate::model::{EnvironmentId, EnvironmentState, Revision};
+use crate::origin::{Answer, Truth};
+use crate::snapshot::{Mark, Snapshot};
 use crate::store::StoreError;
 
 const HERE: EnvironmentId = EnvironmentId(3);
@@ -33,7 +34,7 @@ const SEEDS: u64 = 150;
 const CHECK: Duration = Duration::from_secs(5);
 
 /// One database, as all nodes see it.
-#[derive(Clone)]
+#[derive(Clone, Debug)]
 struct Played {
     newest: Arc<watch::Sender<u64>>,
     random: Arc<Mutex<StdRng>>,
@@ -68,23 +69,34 @@ impl Truth for Played {
         true
     }
 
-    async fn revision(&self, _: EnvironmentId) -> Result<Option<Revision>, StoreError> {
-        self.ask().await.map(Some)
+    fn revision(&self, _: EnvironmentId, _: Revision) -> Answer<'_, Option<Revision>> {
+        Box::pin(async { self.ask().await.map(Some) })
     }
 
-    async fn environment_state(
+    fn environment_state(
         &self,
         _: EnvironmentId,
-    ) -> Result<Option<EnvironmentState>, StoreError> {
-        let mut state = state();
-        state.environment.stamp.revision = self.ask().await?;
-        Ok(Some(state))
+        _: Revision,
+    ) -> Answer<'_, Option<EnvironmentState>> {
+        Box::pin(async {
+            let mut state = state();
+            state.environment.stamp.revision = self.ask().await?;
+            Ok(Some(state))
+        })
+    }
+
+    fn mark(&self, _: EnvironmentId) -> Answer<'_, Option<Mark>> {
+        unreachable!("no relay is in the story")
+    }
+
+    fn snapshot(&self, _: EnvironmentId) -> Answer<'_, Option<Snapshot>> {
+        unreachable!("no relay is in the story")
     }
 }
 
 /// A node: its cache, and what it tells those who listen.
 struct Node {
-    flagsets: FlagSets<Played>,
+    flagsets: FlagSets,
     pings: watch::Sender<u64>,
 }
 
@@ -137,7 +149,7 @@ async fn story(seed: u64) -> usize {
     };
     let bounds = Bounds { bytes: usize::MAX, waiting: 100, check: CHECK };
     let node = |_| {
-        let flagsets = FlagSets::new(played.clone(), bounds, Metrics::new().flagset());
+        let flagsets = FlagSets::new(Arc::new(played.clone()), bounds, Metrics::new().flagset());
         Arc::new(Node { flagsets, pings: watch::Sender::new(1) })
     };
     let nodes: Arc<Vec<_>> = Arc::new((0..NODES).map(node).collect());

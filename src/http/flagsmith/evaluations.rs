@@ -1,4 +1,4 @@
-//! Counts evaluations in memory and writes them to the store now and then.
+//! Counts evaluations in memory and hands them on now and then: to the store, or at a relay to its upstream.
 //!
 //! SDKs report every ten seconds; a write for each report would keep the store busy with numbers
 //! that nobody waits for. A crash loses what was not written yet, at most
@@ -9,7 +9,8 @@ use std::sync::{Mutex, PoisonError};
 
 use crate::metrics::AnalyticsMetrics;
 use crate::model::EnvironmentId;
-use crate::store::{EvaluationCount, Store};
+use crate::origin::Ledger;
+use crate::store::EvaluationCount;
 
 /// Different flags that may wait to be written. Only flags that exist are counted, so more would
 /// mean that the store has been away for long.
@@ -44,7 +45,7 @@ impl Evaluations {
     }
 
     /// Writes what is waiting. What cannot be written waits on.
-    pub async fn flush(&self, store: &Store) {
+    pub async fn flush(&self, ledger: &dyn Ledger) {
         let taken =
             std::mem::take(&mut *self.pending.lock().unwrap_or_else(PoisonError::into_inner));
         if taken.is_empty() {
@@ -59,7 +60,7 @@ impl Evaluations {
                 count: *count,
             })
             .collect();
-        if let Err(error) = store.add_evaluations(&counts).await {
+        if let Err(error) = ledger.add_evaluations(&counts).await {
             tracing::warn!(%error, "cannot write evaluation counts; they wait");
             let mut pending = self.pending.lock().unwrap_or_else(PoisonError::into_inner);
             for (entry, count) in taken {

@@ -64,7 +64,7 @@ pub(in crate::http) async fn identity(
     Params(query): Params<IdentityQuery>,
     headers: HeaderMap,
 ) -> Result<Response, Detail> {
-    let known = door.known(&headers)?;
+    let known = door.known(&headers).await?;
     let set = door.set(&known).await?;
     let Some(identifier) = query.identifier.filter(|identifier| !is_blank(identifier)) else {
         // Flagsmith answers 200 here, and SDKs rely on the shape of neither.
@@ -85,7 +85,7 @@ pub(in crate::http) async fn identify(
     limits: BodyLimits,
     request: Request<Body>,
 ) -> Result<Response, Detail> {
-    let known = door.known(request.headers())?;
+    let known = door.known(request.headers()).await?;
     let set = door.set(&known).await?;
     let bytes = limits.read(request.into_body()).await?;
     let person = door.person(&known, &set, parse_json(&bytes)?).await?;

@@ -25,7 +25,8 @@ use crate::config;
 use crate::flagset::{Directory, FlagSet, FlagSets, Known};
 use crate::metrics::EvaluationMetrics;
 use crate::model::EnvironmentKind;
-use crate::store::{Store, now_micros};
+use crate::origin::Ledger;
+use crate::store::now_micros;
 
 pub use evaluations::Evaluations;
 pub(super) use identities::{identify, identity};
@@ -54,7 +55,7 @@ pub struct Flagsmith {
     /// What is between clients and us.
     pub hops: Hops,
     /// Where traits are kept.
-    pub store: Store,
+    pub ledger: Arc<dyn Ledger>,
     /// How much of them, and how large they may be.
     pub limits: config::Limits,
     /// What evaluating measures.
@@ -63,13 +64,10 @@ pub struct Flagsmith {
 
 impl Flagsmith {
     /// The environment that the request's key opens.
-    fn known(&self, headers: &HeaderMap) -> Result<Known, Detail> {
-        headers
-            .get("x-environment-key")
-            .and_then(|key| key.to_str().ok())
-            .and_then(|key| self.directory.find(key))
-            .filter(|known| known.kind == EnvironmentKind::Stored)
-            .ok_or_else(refused)
+    async fn known(&self, headers: &HeaderMap) -> Result<Known, Detail> {
+        let key = headers.get("x-environment-key").and_then(|key| key.to_str().ok());
+        let opened = self.directory.open(key.ok_or_else(refused)?).await?;
+        opened.filter(|known| known.kind == EnvironmentKind::Stored).ok_or_else(refused)
     }
 
     /// Its flag set.
@@ -99,7 +97,7 @@ pub(super) async fn flags(
     let Some(key) = query.feature else {
         return read(&door, &headers).await;
     };
-    let known = door.known(&headers)?;
+    let known = door.known(&headers).await?;
     let set = door.set(&known).await?;
     let single = set.single(known.view(), &key).ok_or_else(no_feature)?;
     let mut response = single.0.into_response();
@@ -109,7 +107,7 @@ pub(super) async fn flags(
 
 /// The flag list of the environment that the request's key opens.
 pub(super) async fn read(door: &Flagsmith, headers: &HeaderMap) -> Result<Response, Detail> {
-    let known = door.known(headers)?;
+    let known = door.known(headers).await?;
     let set = door.set(&known).await?;
     let keeping = if door.hops.may_share(headers) { KEPT } else { PRIVATE };
     Ok(respond(headers, &set, set.flags(known.view()), keeping))
@@ -119,7 +117,7 @@ pub(super) async fn document(
     State(door): State<Flagsmith>,
     headers: HeaderMap,
 ) -> Result<Response, Detail> {
-    let known = door.known(&headers)?;
+    let known = door.known(&headers).await?;
     if !known.by_server_key {
         let detail = "the environment document needs a server key (`ser.…`)";
         return Err(Detail(StatusCode::FORBIDDEN, detail.to_owned()));
@@ -161,7 +159,7 @@ pub(super) async fn analytics(
     limits: BodyLimits,
     request: Request,
 ) -> Result<StatusCode, Detail> {
-    let known = door.known(request.headers())?;
+    let known = door.known(request.headers()).await?;
     let set = door.set(&known).await?;
     let bytes = limits.read(request.into_body()).await?;
     let counts: serde_json::Map<String, serde_json::Value> = parse_json(&bytes)?;

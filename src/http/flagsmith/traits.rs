@@ -23,7 +23,7 @@ use crate::http::given::Given;
 use crate::http::request::{BodyLimits, parse_json, parse_list};
 use crate::model::{Scalar, Traits};
 use crate::rules::{check_identifier, check_trait};
-use crate::store::{StoreError, TraitsUpdate};
+use crate::store::TraitsUpdate;
 
 /// Longest wait of an evaluation for the store: SDKs give up after a few seconds.
 const STORE_WAIT: Duration = Duration::from_secs(1);
@@ -84,7 +84,7 @@ pub(in crate::http) async fn increment_trait(
     check_identifier(&identifier, &door.limits)?;
     check_trait(&trait_key, None, &door.limits)?;
     let sum =
-        door.store.increment_trait(known.id, &identifier, &trait_key, by, &door.limits).await?;
+        door.ledger.increment_trait(known.id, &identifier, &trait_key, by, &door.limits).await?;
     let shown = json!({ "trait_key": trait_key, "trait_value": sum, "identifier": identifier });
     Ok(answer(&shown))
 }
@@ -104,11 +104,10 @@ impl Flagsmith {
     ) -> Result<Traits, Detail> {
         let asked = async {
             if kept.is_empty() {
-                let found = self.store.identity(known.id, identifier).await?;
-                return Ok(found.map(|found| found.traits).unwrap_or_default());
+                return self.ledger.traits(known.id, identifier).await;
             }
             let limits = &self.limits;
-            let written = self.store.write_traits(known.id, identifier, &kept, limits).await?;
+            let written = self.ledger.write_traits(known.id, identifier, &kept, limits).await?;
             if let Some(limit) = written.limit {
                 self.metrics.limit_hit(limit);
             }
@@ -116,7 +115,7 @@ impl Flagsmith {
         };
         match timeout(STORE_WAIT, asked).await {
             Ok(Ok(traits)) => Ok(traits),
-            Ok(Err(error)) if !matches!(error, StoreError::Unavailable(_)) => Err(error.into()),
+            Ok(Err(error)) if !error.is_silence() => Err(error.into()),
             Ok(Err(_)) | Err(_) => {
                 self.metrics.without_store.increment(1);
                 let told = kept.into_iter().filter_map(|(key, value)| Some((key, value?)));
@@ -131,7 +130,7 @@ impl Flagsmith {
         limits: BodyLimits,
         request: Request,
     ) -> Result<(Known, bytes::Bytes), Detail> {
-        let known = self.known(request.headers())?;
+        let known = self.known(request.headers()).await?;
         let set = self.set(&known).await?;
         let refuse = |detail: &str| Err(Detail(StatusCode::BAD_REQUEST, detail.to_owned()));
         if !may_tell_traits(&known, &set) {
@@ -164,7 +163,7 @@ impl Flagsmith {
         }
         for (identifier, update) in &updates {
             let limits = &self.limits;
-            let written = self.store.write_traits(known.id, identifier, update, limits).await?;
+            let written = self.ledger.write_traits(known.id, identifier, update, limits).await?;
             if let Some(limit) = written.limit {
                 self.metrics.limit_hit(limit);
                 let detail = format!("not everything could be kept: `limits.{limit}` is reached");

@@ -2,8 +2,8 @@
 //! then `https://…/flipper`.
 //!
 //! An app that is told of a change by webhook reads once, with `_cb`, and never again: what it gets must
-//! be as new as the change, and no cache may answer in our place. So that read asks the store which
-//! revision is the newest. All others are answered from memory, like every read.
+//! be as new as the change, and no cache may answer in our place. So that read asks which revision
+//! is the newest. All others are answered from memory, like every read.
 
 use std::sync::Arc;
 
@@ -19,7 +19,6 @@ use super::request::{BodyLimits, Params, Path};
 use super::shared::{Keeping, respond};
 use crate::flagset::{Directory, FlagSet, FlagSets, Known};
 use crate::model::EnvironmentKind;
-use crate::store::Store;
 
 /// The environment is named by a header, and not every cache that ought to heed `Vary` does.
 const PRIVATE: Keeping = Keeping {
@@ -42,8 +41,6 @@ pub struct Flipper {
     pub directory: Arc<Directory>,
     /// The flag sets.
     pub flagsets: FlagSets,
-    /// Where the newest revision is known.
-    pub store: Store,
 }
 
 /// What adapters say beside the path. `exclude_gate_names` and others change nothing here.
@@ -58,13 +55,13 @@ pub(super) struct Asked {
 
 impl Flipper {
     /// The environment that the request's key opens.
-    fn admit(&self, headers: &HeaderMap) -> Result<Known, Problem> {
+    async fn admit(&self, headers: &HeaderMap) -> Result<Known, Problem> {
         let key = headers
             .get("flipper-cloud-token")
             .and_then(|key| key.to_str().ok())
             .filter(|key| !key.is_empty())
             .ok_or_else(Problem::flipper_token_missing)?;
-        let known = self.directory.find(key).ok_or_else(Problem::key_unknown)?;
+        let known = self.directory.open(key).await?.ok_or_else(Problem::key_unknown)?;
         if known.kind == EnvironmentKind::PushOnly {
             return Err(Problem::push_only());
         }
@@ -77,8 +74,7 @@ impl Flipper {
 
     /// No older than any change that was committed when the request came.
     async fn fresh(&self, known: &Known) -> Result<Arc<FlagSet>, Problem> {
-        let revision = self.store.revision(known.id).await?.ok_or_else(gone)?;
-        self.flagsets.at_least(known.id, revision).await?.ok_or_else(gone)
+        self.flagsets.fresh(known.id).await?.ok_or_else(gone)
     }
 }
 
@@ -88,7 +84,7 @@ pub(super) async fn features(
     Params(asked): Params<Asked>,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
-    let known = door.admit(&headers)?;
+    let known = door.admit(&headers).await?;
     let (set, keeping) = match asked.cache_buster {
         Some(_) => (door.fresh(&known).await?, UNSTORED),
         None => (door.newest(&known).await?, PRIVATE),
@@ -106,7 +102,7 @@ pub(super) async fn feature(
     Path(key): Path<String>,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
-    let known = door.admit(&headers)?;
+    let known = door.admit(&headers).await?;
     let set = door.newest(&known).await?;
     let feature = set.flipper(known.view()).feature(&key).ok_or_else(|| {
         Problem::not_found(format!("there is no feature `{key}` here, or this key may not see it"))
@@ -120,7 +116,7 @@ pub(super) async fn telemetry(
     limits: BodyLimits,
     request: Request,
 ) -> Result<Response, Problem> {
-    door.admit(request.headers())?;
+    door.admit(request.headers()).await?;
     limits.read(request.into_body()).await?;
     let mut response = StatusCode::NO_CONTENT.into_response();
     response.headers_mut().insert(TELEMETRY_SHUTDOWN, HeaderValue::from_static("true"));

@@ -88,8 +88,9 @@ impl Ofrep {
     }
 
     /// The environment that the request's key opens, if it is within its rate.
-    fn admit(&self, headers: &HeaderMap) -> Result<Known, Problem> {
-        let known = self.directory.find(key(headers)?).ok_or_else(Problem::key_unknown)?;
+    async fn admit(&self, headers: &HeaderMap) -> Result<Known, Problem> {
+        let opened = self.directory.open(key(headers)?).await?;
+        let known = opened.ok_or_else(Problem::key_unknown)?;
         if known.kind == EnvironmentKind::PushOnly {
             return Err(Problem::push_only());
         }
@@ -147,7 +148,7 @@ pub(super) async fn bulk(
     limits: BodyLimits,
     request: Request,
 ) -> Result<Response, Response> {
-    let known = door.admit(request.headers()).map_err(Problem::into_response)?;
+    let known = door.admit(request.headers()).await.map_err(Problem::into_response)?;
     let (parts, body) = request.into_parts();
     let body = limits.read(body).await.map_err(failed)?;
     let set = door.fresh(&known, &parts.uri).await.map_err(Failure::into_response)?;
@@ -177,7 +178,7 @@ pub(super) async fn single(
     limits: BodyLimits,
     request: Request,
 ) -> Result<Response, Response> {
-    let known = door.admit(request.headers()).map_err(Problem::into_response)?;
+    let known = door.admit(request.headers()).await.map_err(Problem::into_response)?;
     // No flag has a key that is no UTF-8. It is told as it was asked for: the protocol wants a key.
     let Ok(Path(key)) = key else {
         let asked = request.uri().path().rsplit('/').next().unwrap_or_default();

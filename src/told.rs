@@ -1,4 +1,6 @@
 //! Those who are told of a change, in their order: who serves, the caches in front, who listens.
+//!
+//! Whoever learns of changes tells them here: the change feed of a gateway, the links of a relay.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -6,10 +8,9 @@ use std::time::Duration;
 use crate::cdn::{Flip, Flips, Purger};
 use crate::config;
 use crate::flagset::{Directory, FlagSets, Known};
-use crate::model::{ClientKey, EnvironmentId, EnvironmentKind, Stamp};
-use crate::store::{Store, StoreError, now_micros};
+use crate::model::{EnvironmentId, EnvironmentKind, Stamp};
+use crate::store::{DirectoryEntry, StoreError, now_micros};
 use crate::stream::{Change, Hub, Ping, PingFacts, PingStyle};
-use crate::webhook::WorkerHandle;
 
 /// A spread below this is none: reads do not come at once anyway.
 const SPREAD_MS_MIN: u64 = 100;
@@ -27,8 +28,6 @@ pub struct Pings {
 /// Those who are told of a change.
 #[derive(Debug)]
 pub struct Told {
-    /// Asked again about environments that the directory does not know.
-    pub store: Store,
     /// Which key opens which environment.
     pub directory: Arc<Directory>,
     /// What is served.
@@ -41,31 +40,27 @@ pub struct Told {
     pub flips: Flips,
     /// How a ping looks.
     pub pings: Pings,
-    /// Sends what webhooks are owed.
-    pub webhooks: WorkerHandle,
 }
 
-/// What a batch of events says of one environment.
-#[derive(Clone, Copy, Debug, Default)]
-pub(super) struct News {
-    /// The newest state and when it was committed.
-    pub(super) stamp: Option<(Stamp, i64)>,
-    /// One of the changes must not wait.
-    pub(super) urgent: bool,
-    /// Something about it changed that no flag set shows: its keys, or it is gone.
-    pub(super) look_again: bool,
+/// A newer state of an environment.
+#[derive(Clone, Copy, Debug)]
+pub struct News {
+    /// The state.
+    pub stamp: Stamp,
+    /// When it was committed, in microseconds since the epoch.
+    pub committed_at: i64,
+    /// The change must not wait.
+    pub urgent: bool,
+    /// The environment was not known before: strangers may wait for it.
+    pub is_new: bool,
 }
 
 /// A change that every read answers with, and that nobody who listens knows of yet.
 #[derive(Debug)]
-pub(super) struct Due {
+pub struct Due {
     id: EnvironmentId,
     known: Known,
-    stamp: Stamp,
-    committed_at: i64,
-    urgent: bool,
-    /// The environment was not known before: strangers may wait for it.
-    is_new: bool,
+    news: News,
 }
 
 impl Pings {
@@ -78,7 +73,7 @@ impl Pings {
     }
 
     /// A ping for clients that should read within `spread_ms`.
-    pub(super) fn ping(&self, known: &Known, stamp: Stamp, spread_ms: u64) -> Ping {
+    fn ping(&self, known: &Known, stamp: Stamp, spread_ms: u64) -> Ping {
         Ping::new(PingFacts {
             style: Arc::clone(&self.style),
             client_key: known.client_key.clone(),
@@ -99,41 +94,29 @@ impl Pings {
     }
 }
 
-/// The environments that changed last, newest first, as far as their flags are here.
-pub async fn changed_last(store: &Store, count: usize) -> Result<Vec<ClientKey>, StoreError> {
-    let mut all: Vec<_> =
-        store.directory().await?.into_iter().map(|entry| entry.environment).collect();
-    all.retain(|environment| environment.kind == EnvironmentKind::Stored);
-    all.sort_by_key(|environment| std::cmp::Reverse(environment.stamp.updated_at));
-    Ok(all.into_iter().take(count).map(|environment| environment.client_key).collect())
-}
-
 impl Told {
-    /// Brings what is served up to date. Answers with what is to be told to those who listen.
-    pub(super) async fn serve(
-        &self,
-        id: EnvironmentId,
-        news: News,
-    ) -> Result<Option<Due>, StoreError> {
-        let is_new = !self.directory.holds(id);
-        if (news.look_again || is_new) && !self.directory.refresh(&self.store, id).await? {
-            self.forget(id);
-            return Ok(None);
+    /// Takes an environment in as it is now, without telling anybody.
+    pub fn seed(&self, entry: &DirectoryEntry) {
+        let (id, stamp) = (entry.environment.id, entry.environment.stamp);
+        self.directory.insert(entry);
+        if let Some(known) = self.directory.client_key(id) {
+            self.hub.seed(id, self.pings.ping(&known, stamp, 0));
         }
-        let News { stamp: Some((stamp, committed_at)), urgent, .. } = news else {
-            return Ok(None);
-        };
+    }
+
+    /// Brings what is served up to date. Answers with what is to be told to those who listen.
+    pub async fn serve(&self, id: EnvironmentId, news: News) -> Result<Option<Due>, StoreError> {
         let Some(known) = self.directory.client_key(id) else {
             return Ok(None);
         };
         if known.kind == EnvironmentKind::Stored {
-            self.flagsets.advance(id, stamp.revision).await?;
+            self.flagsets.advance(id, news.stamp.revision).await?;
         }
-        Ok(Some(Due { id, known, stamp, committed_at, urgent, is_new }))
+        Ok(Some(Due { id, known, news }))
     }
 
     /// Forgets an environment that is gone.
-    pub(super) fn forget(&self, id: EnvironmentId) {
+    pub fn forget(&self, id: EnvironmentId) {
         self.directory.remove(id);
         self.flagsets.remove(id);
         self.hub.remove(id);
@@ -141,7 +124,7 @@ impl Told {
 
     /// Makes caches forget what a change has made old; there is nothing to forget of an environment
     /// whose flags are not here. Returns within the purge's bound.
-    pub(super) async fn purge(&self, known: &Known) {
+    async fn purge(&self, known: &Known) {
         if let Some(purger) = &self.purger
             && known.kind == EnvironmentKind::Stored
         {
@@ -150,8 +133,8 @@ impl Told {
     }
 
     /// Tells those who listen. Answers with the environment if that was news.
-    pub(super) fn ping(&self, due: &Due) -> Option<EnvironmentId> {
-        let Due { id, known, stamp, committed_at, urgent, is_new } = due;
+    pub fn ping(&self, due: &Due) -> Option<EnvironmentId> {
+        let Due { id, known, news: News { stamp, committed_at, urgent, is_new } } = due;
         let spread_ms = if *urgent { 0 } else { self.pings.spread_ms(self.hub.open(*id)) };
         let ping = self.pings.ping(known, *stamp, spread_ms);
         let since_commit = since(*committed_at);
@@ -168,14 +151,14 @@ impl Told {
     }
 
     /// Purges, then tells.
-    pub(super) async fn purge_and_ping(self: Arc<Self>, due: Due) -> Option<EnvironmentId> {
+    pub async fn purge_and_ping(self: Arc<Self>, due: Due) -> Option<EnvironmentId> {
         self.purge(&due.known).await;
         self.ping(&due)
     }
 
     /// Purges, then says the newest state once more: a cache that filled itself from one that was
     /// purged later is put right before clients read again.
-    pub(super) async fn purge_and_echo(self: Arc<Self>, id: EnvironmentId) {
+    pub async fn purge_and_echo(self: Arc<Self>, id: EnvironmentId) {
         if let Some(known) = self.directory.client_key(id) {
             self.purge(&known).await;
         }
@@ -184,6 +167,7 @@ impl Told {
 }
 
 /// How long ago it was; nothing if the clock went back.
-pub(super) fn since(micros: i64) -> Duration {
+#[must_use]
+pub fn since(micros: i64) -> Duration {
     Duration::from_micros(u64::try_from(now_micros() - micros).unwrap_or(0))
 }

@@ -1,0 +1,202 @@
+//! What a relay holds of each environment, and what it knows of its link.
+//!
+//! It stands behind the flag sets as the store does at a gateway. Who needs more than is held asks the link,
+//! which asks the upstream once for all who wait.
+
+use std::fmt;
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use dashmap::DashMap;
+use tokio::sync::watch;
+use tokio::time::{Instant, timeout};
+
+use super::status::{Phase, Status};
+use crate::model::{ClientKey, Environment, EnvironmentId, EnvironmentState, Revision};
+use crate::origin::{Answer, Truth};
+use crate::snapshot::{Mark, Snapshot};
+use crate::store::{DirectoryEntry, StoreError};
+
+/// Longest wait of a read for the upstream's answer.
+const ANSWER_WAIT: Duration = Duration::from_secs(2);
+
+/// How long a question that found nothing newer stands for all others: numbers that were never issued must
+/// not make us ask as often as somebody wants.
+const FRUITLESS_REST: Duration = Duration::from_millis(250);
+
+/// All environments that are held.
+#[derive(Debug, Default)]
+pub struct Held {
+    lines: DashMap<EnvironmentId, Arc<Line>>,
+    /// Numbers of our own: those of the upstream may name another environment after a restore.
+    last_id: AtomicI64,
+}
+
+/// One environment that is held.
+pub(super) struct Line {
+    pub(super) id: EnvironmentId,
+    snapshot: ArcSwap<Snapshot>,
+    /// Counts questions for the upstream.
+    asked: watch::Sender<u64>,
+    /// The last question that was answered, and how.
+    answered: watch::Sender<Answered>,
+    status: Mutex<Status>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Answered {
+    number: u64,
+    /// Whether the upstream had a word to say.
+    reached: bool,
+    /// When nothing newer was found.
+    fruitless: Option<Instant>,
+}
+
+impl fmt::Debug for Line {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Line").field("id", &self.id).finish_non_exhaustive()
+    }
+}
+
+impl Held {
+    /// Takes an environment in.
+    pub(super) fn add(&self, snapshot: Snapshot, phase: Phase) -> Arc<Line> {
+        let id = EnvironmentId(self.last_id.fetch_add(1, Ordering::Relaxed) + 1);
+        let line = Arc::new(Line {
+            id,
+            snapshot: ArcSwap::from_pointee(snapshot),
+            asked: watch::Sender::new(0),
+            answered: watch::Sender::new(Answered { number: 0, reached: false, fruitless: None }),
+            status: Mutex::new(Status::new(phase)),
+        });
+        self.lines.insert(id, Arc::clone(&line));
+        line
+    }
+
+    /// Lets go of an environment.
+    pub(super) fn remove(&self, id: EnvironmentId) {
+        self.lines.remove(&id);
+    }
+
+    /// Every environment that is held.
+    pub(super) fn lines(&self) -> Vec<Arc<Line>> {
+        self.lines.iter().map(|line| Arc::clone(&line)).collect()
+    }
+
+    /// The public key of an environment that is held.
+    pub(super) fn client_key(&self, id: EnvironmentId) -> Option<ClientKey> {
+        Some(self.line(id)?.snapshot().environment.client_key.clone())
+    }
+
+    fn line(&self, id: EnvironmentId) -> Option<Arc<Line>> {
+        self.lines.get(&id).map(|line| Arc::clone(&line))
+    }
+}
+
+impl Line {
+    pub(super) fn snapshot(&self) -> Arc<Snapshot> {
+        self.snapshot.load_full()
+    }
+
+    pub(super) fn replace(&self, snapshot: Arc<Snapshot>) {
+        self.snapshot.store(snapshot);
+    }
+
+    pub(super) fn revision(&self) -> Revision {
+        self.snapshot.load().environment.stamp.revision
+    }
+
+    /// As the directory knows it.
+    pub(super) fn entry(&self) -> DirectoryEntry {
+        let snapshot = self.snapshot.load();
+        DirectoryEntry {
+            environment: Environment { id: self.id, ..snapshot.environment.clone() },
+            server_key_hashes: snapshot.server_key_hashes.clone(),
+        }
+    }
+
+    pub(super) fn status(&self) -> Status {
+        self.status.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    pub(super) fn note(&self, change: impl FnOnce(&mut Status)) {
+        change(&mut self.status.lock().unwrap_or_else(PoisonError::into_inner));
+    }
+
+    /// The number of the last question.
+    pub(super) fn questions(&self) -> watch::Receiver<u64> {
+        self.asked.subscribe()
+    }
+
+    /// Says that all questions up to `number` have their answer.
+    pub(super) fn answer(&self, number: u64, reached: bool, newer: bool) {
+        let fruitless = (!newer).then(Instant::now);
+        self.answered.send_replace(Answered { number, reached, fruitless });
+    }
+
+    /// Has the upstream asked for something newer, and waits for its answer. Questions that come while one
+    /// is on its way share the next one.
+    pub(super) async fn ask(&self) -> Result<(), StoreError> {
+        let mut answered = self.answered.subscribe();
+        let before = *answered.borrow_and_update();
+        if before.fruitless.is_some_and(|at| at.elapsed() < FRUITLESS_REST) {
+            return if before.reached { Ok(()) } else { Err(away()) };
+        }
+        let mut number = 0;
+        self.asked.send_modify(|asked| {
+            *asked += 1;
+            number = *asked;
+        });
+        let answer = timeout(ANSWER_WAIT, answered.wait_for(|done| done.number >= number)).await;
+        match answer {
+            Ok(Ok(done)) if done.reached => Ok(()),
+            _ => Err(away()),
+        }
+    }
+}
+
+fn away() -> StoreError {
+    StoreError::Away("it was asked for a newer state of an environment".to_owned())
+}
+
+impl Truth for Held {
+    fn is_shared(&self) -> bool {
+        // Its uptime must not depend on the upstream's: unpinned reads are answered from what is held.
+        false
+    }
+
+    fn revision(&self, id: EnvironmentId, wanted: Revision) -> Answer<'_, Option<Revision>> {
+        Box::pin(async move {
+            let Some(line) = self.line(id) else { return Ok(None) };
+            if line.revision() < wanted {
+                line.ask().await?;
+            }
+            Ok(Some(line.revision()))
+        })
+    }
+
+    fn environment_state(
+        &self,
+        id: EnvironmentId,
+        wanted: Revision,
+    ) -> Answer<'_, Option<EnvironmentState>> {
+        Box::pin(async move {
+            let Some(line) = self.line(id) else { return Ok(None) };
+            if line.revision() < wanted {
+                // Better what is held than nothing: whoever wants more sees that it is less.
+                drop(line.ask().await);
+            }
+            Ok(line.snapshot().state.clone())
+        })
+    }
+
+    fn mark(&self, id: EnvironmentId) -> Answer<'_, Option<Mark>> {
+        Box::pin(async move { Ok(self.line(id).map(|line| line.snapshot().mark())) })
+    }
+
+    fn snapshot(&self, id: EnvironmentId) -> Answer<'_, Option<Snapshot>> {
+        Box::pin(async move { Ok(self.line(id).map(|line| Snapshot::clone(&line.snapshot()))) })
+    }
+}

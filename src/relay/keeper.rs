@@ -1,0 +1,417 @@
+//! Which environments a relay holds: takes one up when somebody comes with a key of it, lets it go when nobody
+//! does any more, and remembers for a while which keys nobody has.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use anyhow::Context as _;
+use tokio::sync::{mpsc, oneshot};
+use tokio::task::{AbortHandle, Id, JoinSet};
+use tokio::time::{Instant, MissedTickBehavior, interval};
+
+use super::disk::Disk;
+use super::held::{Held, Line};
+use super::link::{Common, Link};
+use super::status::{Health, LineReport, Phase, Report};
+use super::upstream::{Fetched, Name, Upstream};
+use super::usage::Usage;
+use crate::config::Relay as Settings;
+use crate::flagset::{Stranger, Word};
+use crate::metrics::RelayMetrics;
+use crate::model::ClientKey;
+use crate::shutdown::Shutdown;
+use crate::snapshot::Snapshot;
+use crate::told::Told;
+
+/// How often it looks which environments are used and which keys may be asked about again.
+const SWEEP: Duration = Duration::from_secs(1);
+
+/// Over how long links begin whose snapshots come from the disk: an upstream that comes back must not be
+/// asked by all at once.
+const BEGIN_SPREAD: Duration = Duration::from_secs(2);
+
+/// Keys that are asked about at a time.
+const ASKING_MAX: usize = 16;
+
+/// Keys that are remembered as unknown.
+const UNKNOWN_MAX: usize = 10_000;
+
+/// Takes environments up and lets them go.
+#[derive(Debug)]
+pub struct Keeper {
+    held: Arc<Held>,
+    common: Common,
+    usage: Usage,
+    unknown_for: Duration,
+    idle: Duration,
+    environments_max: usize,
+    /// Never let go.
+    named: Vec<ClientKey>,
+    ready_stale: Duration,
+    strangers: mpsc::Receiver<Stranger>,
+    /// The environments that are held, by client key.
+    links: HashMap<ClientKey, Kept>,
+    tasks: JoinSet<()>,
+    by_task: HashMap<Id, ClientKey>,
+    /// Keys that are asked about, with those who wait.
+    asking: HashMap<Name, Vec<oneshot::Sender<Word>>>,
+    /// Keys that wait for their turn to be asked about.
+    queue: Vec<Name>,
+    asked: JoinSet<(Name, Answer)>,
+    unknown: HashMap<Name, Instant>,
+    unknown_count: Arc<AtomicUsize>,
+}
+
+/// An environment that is held.
+#[derive(Debug)]
+struct Kept {
+    line: Arc<Line>,
+    task: AbortHandle,
+    used: Instant,
+}
+
+/// What was found out about a key.
+#[derive(Debug)]
+enum Answer {
+    Found(Box<Snapshot>),
+    Unknown,
+    Away,
+}
+
+/// What operators may ask a relay.
+#[derive(Clone, Debug)]
+pub struct Watch {
+    held: Arc<Held>,
+    told: Arc<Told>,
+    usage: Usage,
+    upstream: String,
+    unknown: Arc<AtomicUsize>,
+    named: Vec<ClientKey>,
+    ready_stale: Duration,
+}
+
+impl Keeper {
+    /// Opens the disk and takes up what is there. Nothing is asked yet.
+    pub fn new(
+        settings: &Settings,
+        held: Arc<Held>,
+        upstream: Upstream,
+        told: Arc<Told>,
+        (usage, strangers): (Usage, mpsc::Receiver<Stranger>),
+        (echo, metrics): (Option<Duration>, RelayMetrics),
+    ) -> anyhow::Result<Self> {
+        let folder = &settings.directory;
+        let disk = Disk::open(folder.as_ref())
+            .with_context(|| format!("cannot use the folder {folder} (relay.directory)"))?;
+        let snapshots = disk.load(settings.environments_max).context("cannot read relay.directory")?;
+        let common = Common {
+            upstream,
+            told,
+            disk,
+            metrics,
+            poll: Duration::from_secs(settings.poll_seconds),
+            forget: Duration::from_secs(settings.forget_seconds),
+            echo,
+        };
+        let mut keeper = Self {
+            held,
+            common,
+            usage,
+            unknown_for: Duration::from_secs(settings.unknown_seconds),
+            idle: Duration::from_secs(settings.idle_seconds),
+            environments_max: settings.environments_max,
+            named: settings.named(),
+            ready_stale: Duration::from_secs(settings.ready_stale_seconds),
+            strangers,
+            links: HashMap::new(),
+            tasks: JoinSet::new(),
+            by_task: HashMap::new(),
+            asking: HashMap::new(),
+            queue: Vec::new(),
+            asked: JoinSet::new(),
+            unknown: HashMap::new(),
+            unknown_count: Arc::default(),
+        };
+        let found = snapshots.len();
+        for snapshot in snapshots {
+            keeper.take_up(snapshot, Phase::Disk);
+        }
+        tracing::info!(environments = found, %folder, "snapshots on the disk");
+        for client_key in keeper.named.clone() {
+            if !keeper.links.contains_key(&client_key) {
+                keeper.wanted(Name::of(client_key.as_str()), None);
+            }
+        }
+        Ok(keeper)
+    }
+
+    /// What operators may ask.
+    #[must_use]
+    pub fn watch(&self) -> Watch {
+        Watch {
+            held: Arc::clone(&self.held),
+            told: Arc::clone(&self.common.told),
+            usage: self.usage.clone(),
+            upstream: self.common.upstream.base().to_owned(),
+            unknown: Arc::clone(&self.unknown_count),
+            named: self.named.clone(),
+            ready_stale: self.ready_stale,
+        }
+    }
+
+    /// Works until the stop.
+    pub async fn run(mut self, shutdown: Shutdown) {
+        let mut sweep = interval(SWEEP);
+        sweep.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                () = shutdown.stopped() => return,
+                stranger = self.strangers.recv() => match stranger {
+                    Some(Stranger { key, answer }) => self.wanted(Name::of(&key), Some(answer)),
+                    None => return,
+                },
+                Some(Ok((name, answer))) = self.asked.join_next() => self.found_out(&name, answer),
+                Some(ended) = self.tasks.join_next_with_id() => {
+                    let id = ended.map_or_else(|error| error.id(), |(id, ())| id);
+                    if let Some(client_key) = self.by_task.remove(&id) {
+                        self.gone(&client_key, id);
+                    }
+                }
+                _ = sweep.tick() => self.sweep(),
+            }
+        }
+    }
+
+    /// Somebody came with a key that the directory does not know.
+    fn wanted(&mut self, name: Name, waiting: Option<oneshot::Sender<Word>>) {
+        let say = |waiting: Option<oneshot::Sender<Word>>, word| {
+            if let Some(waiting) = waiting {
+                waiting.send(word).ok();
+            }
+        };
+        let is_held = match &name {
+            Name::Client(key) => self.links.contains_key(key.as_str()),
+            Name::Digest(digest) => self.links.values().any(|kept| {
+                kept.line.snapshot().server_key_hashes.contains(digest)
+            }),
+        };
+        // What is no key needs no question; nor does what nobody had a moment ago.
+        let is_key = match &name {
+            Name::Client(key) => ClientKey::parse(key).is_ok(),
+            Name::Digest(_) => true,
+        };
+        if is_held || !is_key || self.unknown.contains_key(&name) {
+            return say(waiting, Word::Settled);
+        }
+        if let Some(others) = self.asking.get_mut(&name) {
+            others.extend(waiting);
+            return;
+        }
+        if self.links.len() >= self.environments_max {
+            self.common.metrics.limit_hit();
+            tracing::warn!("as many environments are held as `relay.environments_max` allows");
+            return say(waiting, Word::Away);
+        }
+        self.asking.insert(name.clone(), waiting.into_iter().collect());
+        self.queue.push(name);
+        self.ask();
+    }
+
+    /// Asks about as many keys as may be asked about at a time.
+    fn ask(&mut self) {
+        while self.asked.len() < ASKING_MAX && !self.queue.is_empty() {
+            let name = self.queue.remove(0);
+            let upstream = self.common.upstream.clone();
+            self.asked.spawn(async move {
+                let answer = match upstream.snapshot(&name, None, None).await {
+                    Ok(Fetched::New(snapshot)) => Answer::Found(snapshot),
+                    Ok(Fetched::Unknown) => Answer::Unknown,
+                    // Without a revision and without a snapshot of ours there is no other answer.
+                    Ok(Fetched::Same | Fetched::Behind) => Answer::Away,
+                    Err(error) => {
+                        tracing::warn!(%error, "cannot ask the upstream about a key");
+                        Answer::Away
+                    }
+                };
+                (name, answer)
+            });
+        }
+    }
+
+    fn found_out(&mut self, name: &Name, answer: Answer) {
+        let word = match answer {
+            Answer::Found(snapshot) => {
+                if !self.links.contains_key(&snapshot.environment.client_key) {
+                    self.take_up(*snapshot, Phase::Live);
+                }
+                Word::Settled
+            }
+            Answer::Unknown => {
+                if self.unknown.len() < UNKNOWN_MAX {
+                    self.unknown.insert(name.clone(), Instant::now() + self.unknown_for);
+                }
+                Word::Settled
+            }
+            Answer::Away => self.take_from_disk(name),
+        };
+        for waiting in self.asking.remove(name).unwrap_or_default() {
+            waiting.send(word).ok();
+        }
+        self.ask();
+    }
+
+    /// It was let go, and the upstream is away now: the last known flags are on the disk.
+    fn take_from_disk(&mut self, name: &Name) -> Word {
+        let Name::Client(key) = name else { return Word::Away };
+        let Ok(key) = ClientKey::parse(key) else { return Word::Settled };
+        let Some(snapshot) = self.common.disk.find(&key) else { return Word::Away };
+        self.take_up(snapshot, Phase::Disk);
+        Word::Settled
+    }
+
+    /// Holds an environment from now on, and follows it.
+    fn take_up(&mut self, snapshot: Snapshot, phase: Phase) {
+        let client_key = snapshot.environment.client_key.clone();
+        let line = self.held.add(snapshot, phase);
+        self.common.told.seed(&line.entry());
+        // Streams may wait for it.
+        self.common.told.hub.welcome();
+        let is_fresh = phase == Phase::Live;
+        let first_rest = if is_fresh {
+            Duration::ZERO
+        } else {
+            BEGIN_SPREAD.mul_f64(rand::random_range(0.0..1.0))
+        };
+        let link = Link {
+            common: self.common.clone(),
+            line: Arc::clone(&line),
+            first_rest,
+            is_unwritten: is_fresh,
+        };
+        let task = self.tasks.spawn(link.run());
+        self.by_task.insert(task.id(), client_key.clone());
+        self.links.insert(client_key, Kept { line, task, used: Instant::now() });
+    }
+
+    /// A link has ended: the upstream has no such environment.
+    fn gone(&mut self, client_key: &ClientKey, task: Id) {
+        // One that was let go and taken up again has another link by now.
+        if self.links.get(client_key).is_none_or(|kept| kept.task.id() != task) {
+            return;
+        }
+        self.let_go(client_key);
+        self.common.disk.remove(client_key);
+        let until = Instant::now() + self.unknown_for;
+        self.unknown.insert(Name::of(client_key.as_str()), until);
+    }
+
+    fn let_go(&mut self, client_key: &ClientKey) {
+        if let Some(kept) = self.links.remove(client_key) {
+            kept.task.abort();
+            self.common.told.forget(kept.line.id);
+            self.held.remove(kept.line.id);
+        }
+    }
+
+    fn sweep(&mut self) {
+        let now = Instant::now();
+        self.unknown.retain(|_, until| *until > now);
+        self.unknown_count.store(self.unknown.len(), Ordering::Relaxed);
+        let mut idle = Vec::new();
+        for (client_key, kept) in &mut self.links {
+            let told = &self.common.told;
+            if told.directory.take_use(kept.line.id) || told.hub.open(kept.line.id) > 0 {
+                kept.used = now;
+            } else if kept.used.elapsed() >= self.idle && !self.named.contains(client_key) {
+                idle.push(client_key.clone());
+            }
+        }
+        for client_key in idle {
+            tracing::info!(%client_key, "nobody uses it; it is let go");
+            self.let_go(&client_key);
+        }
+        // A named environment that could not be asked about at the start.
+        for client_key in self.named.clone() {
+            let name = Name::of(client_key.as_str());
+            if !self.links.contains_key(&client_key) && !self.unknown.contains_key(&name) {
+                self.wanted(name, None);
+            }
+        }
+        self.measure();
+    }
+
+    fn measure(&self) {
+        let mut counts = [0_usize; Phase::ALL.len()];
+        let mut stale = Duration::ZERO;
+        for kept in self.links.values() {
+            let status = kept.line.status();
+            counts[status.phase as usize] += 1;
+            stale = stale.max(status.stale());
+        }
+        let metrics = &self.common.metrics;
+        for (phase, count) in Phase::ALL.into_iter().zip(counts) {
+            metrics.environments(phase.as_str(), count);
+        }
+        metrics.stale.set(stale.as_secs_f64());
+        metrics.unknown(self.unknown.len());
+    }
+}
+
+impl Watch {
+    /// Everything, environment by environment.
+    #[must_use]
+    pub fn report(&self) -> Report {
+        let mut environments: Vec<_> =
+            self.held.lines().iter().map(|line| self.line(line)).collect();
+        environments.sort_by(|a, b| a.client_key.cmp(&b.client_key));
+        Report {
+            upstream: self.upstream.clone(),
+            kind: "flagcast",
+            environments,
+            unknown_keys: self.unknown.load(Ordering::Relaxed),
+            usage_waiting: self.usage.waiting(),
+        }
+    }
+
+    fn line(&self, line: &Line) -> LineReport {
+        let (snapshot, status) = (line.snapshot(), line.status());
+        let environment = &snapshot.environment;
+        LineReport {
+            client_key: environment.client_key.as_str().to_owned(),
+            name: environment.name.clone(),
+            state: status.phase,
+            revision: environment.stamp.revision,
+            updated_at: environment.stamp.updated_at,
+            epoch: snapshot.epoch.clone(),
+            upstream_revision: status.upstream_revision,
+            stale_seconds: status.stale().as_secs_f64(),
+            lag_ms: status.lag.map(|lag| lag.as_secs_f64() * 1000.0),
+            streams: self.told.hub.open(line.id),
+            error: status.error,
+        }
+    }
+
+    /// Whether this relay should get traffic: it holds what it was told to hold, and none of it has gone
+    /// unconfirmed for too long, if the settings name such a time.
+    #[must_use]
+    pub fn health(&self) -> Health {
+        let lines = self.held.lines();
+        let holds = |key: &ClientKey| {
+            lines.iter().any(|line| line.snapshot().environment.client_key == *key)
+        };
+        if let Some(missing) = self.named.iter().find(|key| !holds(key)) {
+            return Health::NotReady(format!("no snapshot of {missing} yet"));
+        }
+        if self.ready_stale.is_zero() {
+            return Health::Ready;
+        }
+        let stale = lines.iter().map(|line| line.status().stale()).max().unwrap_or_default();
+        if stale < self.ready_stale {
+            return Health::Ready;
+        }
+        let seconds = stale.as_secs();
+        Health::NotReady(format!("flags have not been confirmed by the upstream for {seconds} s"))
+    }
+}

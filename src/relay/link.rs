@@ -1,0 +1,328 @@
+//! Follows one environment of the upstream: hears of a change, fetches the snapshot, and only when that
+//! answers every read tells those who listen here.
+//!
+//! One task for each environment does all of it, so there is never more than one question on its way. A
+//! question is asked when the stream tells of something else than what is held, when a read needs more, and
+//! now and then to be sure.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+use tokio::time::{Instant, sleep, sleep_until};
+
+use super::disk::Disk;
+use super::held::Line;
+use super::listening::{self, Heard};
+use super::status::Phase;
+use super::upstream::{Failure, Fetched, Name, Upstream};
+use crate::metrics::RelayMetrics;
+use crate::model::{ClientKey, Revision};
+use crate::snapshot::Snapshot;
+use crate::store::now_micros;
+use crate::told::{News, Told};
+
+/// Shortest and longest rest before a question that failed is asked again.
+const RETRY: [Duration; 2] = [Duration::from_millis(250), Duration::from_secs(30)];
+
+/// Histories that were left; an answer from one of them is late, not new.
+const LEFT_MAX: usize = 16;
+
+/// What every link needs.
+#[derive(Clone, Debug)]
+pub(super) struct Common {
+    pub(super) upstream: Upstream,
+    pub(super) told: Arc<Told>,
+    pub(super) disk: Disk,
+    pub(super) metrics: RelayMetrics,
+    /// How often an upstream that says nothing new is asked all the same.
+    pub(super) poll: Duration,
+    /// How long an environment must be unknown upstream until it is forgotten.
+    pub(super) forget: Duration,
+    /// When the second ping of a change comes, if there is one.
+    pub(super) echo: Option<Duration>,
+}
+
+/// The link of one environment.
+#[derive(Debug)]
+pub(super) struct Link {
+    pub(super) common: Common,
+    pub(super) line: Arc<Line>,
+    /// How long it waits before it asks for the first time: not all at once.
+    pub(super) first_rest: Duration,
+    /// Whether what is held must be written to the disk first.
+    pub(super) is_unwritten: bool,
+}
+
+/// Why to ask.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Reason {
+    /// The stream told of this revision.
+    Heard(Revision),
+    /// Somebody waits, or it is time to be sure.
+    Look,
+}
+
+/// What a link remembers from one question to the next.
+#[derive(Debug, Default)]
+struct Memory {
+    /// Streams that had begun when what is held was confirmed.
+    confirmed_stream: u64,
+    /// A revision that the stream tells of and that was not found: it is not asked for again and again.
+    not_found: Option<Revision>,
+    failures: u32,
+    /// When a question that failed is asked again.
+    retry_at: Option<Instant>,
+    missing_since: Option<Instant>,
+    echo_at: Option<Instant>,
+    left: Vec<String>,
+}
+
+impl Link {
+    /// Follows the environment until the upstream has none of that name any more.
+    pub(super) async fn run(self) {
+        let client_key = self.line.snapshot().environment.client_key.clone();
+        if self.is_unwritten {
+            self.write().await;
+        }
+        sleep(self.first_rest).await;
+        let (sender, mut heard) = watch::channel(Heard::default());
+        let mut listening = JoinSet::new();
+        let streams = self.common.metrics.upstream_streams.clone();
+        listening.spawn(listening::listen(
+            self.common.upstream.clone(),
+            client_key.clone(),
+            sender,
+            streams,
+        ));
+        let mut questions = self.line.questions();
+        let mut memory = Memory::default();
+        let mut next_poll = Instant::now();
+        loop {
+            let far = Instant::now() + Duration::from_hours(1);
+            let reason = tokio::select! {
+                // The listener ends with this task only.
+                changed = heard.changed() => match changed {
+                    Ok(()) => self.hears(&heard.borrow_and_update().clone(), &mut memory),
+                    Err(_) => return,
+                },
+                Ok(()) = questions.changed() => Some(Reason::Look),
+                () = sleep_until(next_poll) => Some(Reason::Look),
+                () = sleep_until(memory.retry_at.unwrap_or(far)) => {
+                    let word = heard.borrow().clone();
+                    Some(self.hears(&word, &mut memory).unwrap_or(Reason::Look))
+                }
+                () = sleep_until(memory.echo_at.unwrap_or(far)) => {
+                    memory.echo_at = None;
+                    Arc::clone(&self.common.told).purge_and_echo(self.line.id).await;
+                    None
+                }
+            };
+            let Some(reason) = reason else { continue };
+            let word = heard.borrow().clone();
+            let number = *questions.borrow_and_update();
+            let before = self.line.revision();
+            let reached = self.look(reason, &word, &client_key, &mut memory).await;
+            self.line.answer(number, reached, self.line.revision() > before);
+            next_poll =
+                Instant::now() + self.common.poll.mul_f64(rand::random_range(0.8..1.2));
+            let is_gone = memory.missing_since.is_some_and(|at| at.elapsed() >= self.common.forget);
+            if is_gone {
+                tracing::warn!(%client_key, "the upstream has no such environment any more; it is forgotten");
+                return;
+            }
+        }
+    }
+
+    /// Notes what the stream says. Answers with why to ask, if there is a reason.
+    fn hears(&self, word: &Heard, memory: &mut Memory) -> Option<Reason> {
+        if let Some(failure) = &word.failure {
+            self.line.note(|status| status.doubt(phase(failure), Some(failure.to_string())));
+            return None;
+        }
+        let revision = word.revision?;
+        self.line.note(|status| status.upstream_revision = Some(revision));
+        let held = self.line.revision();
+        if revision != held {
+            return (memory.not_found != Some(revision)).then_some(Reason::Heard(revision));
+        }
+        if word.streams != memory.confirmed_stream {
+            return Some(Reason::Look);
+        }
+        self.line.note(|status| {
+            if status.phase == Phase::Live {
+                status.confirm();
+            }
+        });
+        None
+    }
+
+    /// Asks the upstream once. Tells whether it had a word to say.
+    async fn look(
+        &self,
+        reason: Reason,
+        word: &Heard,
+        client_key: &ClientKey,
+        memory: &mut Memory,
+    ) -> bool {
+        let held = self.line.snapshot();
+        let wanted = match reason {
+            Reason::Heard(revision) => Some(revision).filter(|wanted| *wanted > self.line.revision()),
+            Reason::Look => None,
+        };
+        let name = Name::Client(client_key.as_str().to_owned());
+        let fetched = self.common.upstream.snapshot(&name, wanted, Some(&held)).await;
+        self.common.metrics.fetched(match &fetched {
+            Ok(Fetched::New(_)) => "new",
+            Ok(Fetched::Same) => "same",
+            Ok(Fetched::Behind) => "behind",
+            Ok(Fetched::Unknown) => "unknown",
+            Err(_) => "failed",
+        });
+        match fetched {
+            Ok(Fetched::New(snapshot)) => {
+                self.take(*snapshot, word.at, memory).await;
+                self.confirmed(reason, word, memory);
+                true
+            }
+            Ok(Fetched::Same) => {
+                self.confirmed(reason, word, memory);
+                true
+            }
+            // Another node of the upstream is behind the one that told.
+            Ok(Fetched::Behind) => {
+                self.put_off(memory);
+                true
+            }
+            Ok(Fetched::Unknown) => {
+                memory.missing_since.get_or_insert_with(Instant::now);
+                self.line.note(|status| status.doubt(Phase::Missing, None));
+                memory.retry_at = Some(Instant::now() + (self.common.forget / 4).max(RETRY[0]));
+                true
+            }
+            Err(failure) => {
+                let phase = phase(&failure);
+                self.line.note(|status| status.doubt(phase, Some(failure.to_string())));
+                self.put_off(memory);
+                false
+            }
+        }
+    }
+
+    /// What is held is what the upstream says.
+    fn confirmed(&self, reason: Reason, word: &Heard, memory: &mut Memory) {
+        memory.failures = 0;
+        memory.retry_at = None;
+        memory.missing_since = None;
+        memory.confirmed_stream = word.streams;
+        memory.not_found = match reason {
+            Reason::Heard(told) if self.line.revision() != told => Some(told),
+            Reason::Look if word.revision != Some(self.line.revision()) => word.revision,
+            _ => None,
+        };
+        let is_followed = word.failure.is_none() && word.revision.is_some();
+        self.line.note(|status| {
+            if is_followed {
+                status.confirm();
+            } else {
+                // It was true a moment ago, but nobody would tell us of a change.
+                status.confirmed = Instant::now();
+                status.unconfirmed_since = Some(Instant::now());
+            }
+        });
+    }
+
+    /// Asks again later: sooner at first, and not in step with other relays.
+    fn put_off(&self, memory: &mut Memory) {
+        let rest = (RETRY[0] * 2_u32.pow(memory.failures.min(8))).min(RETRY[1]);
+        memory.failures = memory.failures.saturating_add(1);
+        memory.retry_at = Some(Instant::now() + rest.mul_f64(rand::random_range(0.5..1.5)));
+    }
+
+    /// Takes a snapshot in, if it is newer than what is held.
+    async fn take(&self, fresh: Snapshot, heard_at: Option<Instant>, memory: &mut Memory) {
+        let held = self.line.snapshot();
+        let (now, before) = (fresh.environment.stamp, held.environment.stamp);
+        let same_history = fresh.epoch == held.epoch;
+        if memory.left.contains(&fresh.epoch) || (same_history && now.revision < before.revision) {
+            self.common.metrics.late.increment(1);
+            return;
+        }
+        if !same_history {
+            if memory.left.len() == LEFT_MAX {
+                memory.left.remove(0);
+            }
+            memory.left.push(held.epoch.clone());
+        }
+        let shows_the_same = now == before && fresh.state == held.state;
+        let fresh = Arc::new(fresh);
+        self.line.replace(Arc::clone(&fresh));
+        if shows_the_same {
+            // Its keys, or the history that it counts in.
+            self.common.told.directory.insert(&self.line.entry());
+        } else if now.revision > before.revision {
+            self.tell(&fresh, heard_at, memory).await;
+        } else {
+            self.begin_anew(&fresh);
+        }
+        self.write().await;
+    }
+
+    /// The order of every change: it answers reads, then those who listen are told.
+    async fn tell(&self, fresh: &Snapshot, heard_at: Option<Instant>, memory: &mut Memory) {
+        let told = &self.common.told;
+        told.directory.insert(&self.line.entry());
+        let stamp = fresh.environment.stamp;
+        let news = News {
+            stamp,
+            committed_at: stamp.updated_at.micros().min(now_micros()),
+            urgent: false,
+            is_new: false,
+        };
+        match told.serve(self.line.id, news).await {
+            Ok(Some(due)) => {
+                if Arc::clone(told).purge_and_ping(due).await.is_some() {
+                    memory.echo_at = self.common.echo.map(|echo| Instant::now() + echo);
+                }
+            }
+            Ok(None) => {}
+            Err(error) => tracing::error!(%error, "cannot bring a flag set up to date"),
+        }
+        if let Some(at) = heard_at {
+            self.common.metrics.lag.record(at.elapsed());
+            self.line.note(|status| status.lag = Some(at.elapsed()));
+        }
+    }
+
+    /// The upstream was put back to an earlier state: its numbers count anew, and whoever listens begins
+    /// anew with them.
+    fn begin_anew(&self, fresh: &Snapshot) {
+        let revision = fresh.environment.stamp.revision;
+        let client_key = &fresh.environment.client_key;
+        tracing::warn!(%client_key, %revision, "the upstream's history went back; following it");
+        self.common.metrics.histories.increment(1);
+        let told = &self.common.told;
+        told.flagsets.remove(self.line.id);
+        told.hub.remove(self.line.id);
+        told.seed(&self.line.entry());
+        // For who came in between.
+        told.hub.echo(self.line.id);
+    }
+
+    async fn write(&self) {
+        let (disk, snapshot) = (self.common.disk.clone(), self.line.snapshot());
+        let written = tokio::task::spawn_blocking(move || disk.write(&snapshot)).await;
+        if let Ok(Err(error)) = written {
+            self.common.metrics.disk_errors.increment(1);
+            tracing::error!(%error, "cannot write a snapshot to the disk; it is held in memory");
+        }
+    }
+}
+
+fn phase(failure: &Failure) -> Phase {
+    match failure {
+        Failure::Away(_) => Phase::Away,
+        Failure::Refused(_) => Phase::Refused,
+    }
+}

@@ -1,0 +1,76 @@
+//! A snapshot: everything that a relay needs to serve an environment by itself, as one value and as bytes.
+//!
+//! It is what `GET /sdk/v1/environments/{key}/snapshot` answers with and what a relay keeps on its disk. It
+//! holds what only server keys may see and the digests of those keys, so it is not for the public.
+
+use sha2::{Digest as _, Sha256};
+
+use crate::model::{Environment, EnvironmentState, Revision};
+
+/// An environment as of one instant.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Snapshot {
+    /// In which history of the store the revision counts: in another one, a smaller number may be newer.
+    pub epoch: String,
+    /// The environment, with its stamp.
+    pub environment: Environment,
+    /// Digests of its server keys, sorted.
+    pub server_key_hashes: Vec<String>,
+    /// Its flags and what belongs to them; nothing of an environment that only pings.
+    pub state: Option<EnvironmentState>,
+}
+
+/// By what one snapshot of an environment is told from another.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Mark {
+    /// The history.
+    pub epoch: String,
+    /// The revision in it.
+    pub revision: Revision,
+    /// Digests of its server keys, sorted: they change without a revision.
+    pub server_key_hashes: Vec<String>,
+}
+
+/// What cannot be read as a snapshot.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct Unreadable(String);
+
+impl Mark {
+    /// The same as an entity tag.
+    #[must_use]
+    pub fn tag(&self) -> String {
+        let mut digest = Sha256::new();
+        digest.update(&self.epoch);
+        for hash in &self.server_key_hashes {
+            digest.update([0]);
+            digest.update(hash);
+        }
+        let digest = digest.finalize();
+        let digest: String = digest[..8].iter().map(|byte| format!("{byte:02x}")).collect();
+        format!("\"{}.{digest}\"", self.revision)
+    }
+}
+
+impl Snapshot {
+    /// As bytes.
+    #[must_use]
+    pub fn encode(&self) -> Vec<u8> {
+        todo!()
+    }
+
+    /// Reads what [`Self::encode`] wrote.
+    pub fn decode(bytes: &[u8]) -> Result<Self, Unreadable> {
+        todo!("{}", bytes.len())
+    }
+
+    /// Its mark.
+    #[must_use]
+    pub fn mark(&self) -> Mark {
+        Mark {
+            epoch: self.epoch.clone(),
+            revision: self.environment.stamp.revision,
+            server_key_hashes: self.server_key_hashes.clone(),
+        }
+    }
+}
