@@ -13,6 +13,7 @@ mod first_start;
 mod fixture;
 mod import;
 mod listeners;
+mod relay;
 mod running;
 
 use std::sync::{Arc, OnceLock};
@@ -24,15 +25,16 @@ use crate::cdn::{Canary, Purger};
 use crate::config::{self, Settings};
 use crate::fixture::Fixture;
 use crate::flagset::{Bounds, Directory, FlagSets};
-use crate::http::{Admin, Evaluations, Ops, Tls};
+use crate::http::{Admin, Evaluations, Ops, StoreHealth, Tls};
 use crate::metrics::{Metrics, WebhookMetrics};
 use crate::model::{AttemptOutcome, ClientKey, EnvironmentKind, WebhookStatus};
-use crate::shutdown::Shutdown;
 use crate::origin::{Ledger, StoreLedger};
+use crate::shutdown::Shutdown;
 use crate::store::{Store, StoreError};
 use crate::told::{Pings, Told};
 use crate::webhook::{self, Worker, WorkerHandle};
 
+use doors::Parts;
 pub use export::export;
 pub use feed::Feed;
 pub use first_start::{CreatedToken, create_token};
@@ -40,8 +42,8 @@ pub use import::{
     ImportError, ImportOptions, Imported, ImportedEnvironment, ImportedWebhook, import,
     import_flagsmith,
 };
-use doors::Parts;
 use listeners::{listen, public_url, serve_operators};
+pub use relay::RelayApp;
 use running::{Running, start_streams};
 
 /// Shortest and longest rest between attempts to open the store.
@@ -120,8 +122,8 @@ impl App {
         let (shutdown, last) = (Shutdown::default(), Shutdown::default());
         // Whoever waits for the database can be asked what it waits for.
         let opened = Arc::new(OnceLock::new());
-        let (measured, store, stop) = (metrics.clone(), Arc::clone(&opened), shutdown.clone());
-        let door = Ops { metrics: measured, store, shutdown: stop };
+        let health = Arc::new(StoreHealth(Arc::clone(&opened)));
+        let door = Ops { metrics: metrics.clone(), health, shutdown: shutdown.clone() };
         let ops = serve_operators(&settings, door, &last)?;
         let store = source.open(&settings).await?;
         let public_url = public_url(&settings, public.local_addr()?);

@@ -50,8 +50,19 @@ const ALLOWED: &[(&str, &[&str])] = &[
     (
         "relay",
         &[
-            "model", "config", "metrics", "shutdown", "outbound", "probe", "snapshot", "store",
-            "origin", "flagset", "stream", "told", "evaluation",
+            "model",
+            "config",
+            "metrics",
+            "shutdown",
+            "outbound",
+            "probe",
+            "snapshot",
+            "store",
+            "origin",
+            "flagset",
+            "stream",
+            "told",
+            "evaluation",
         ],
     ),
     (
