@@ -253,6 +253,11 @@ impl Gateway {
         files.map(|file| file.unwrap().file_name().into_string().unwrap()).collect()
     }
 
+    /// A file or folder in its directory.
+    pub(crate) fn path(&self, name: &str) -> std::path::PathBuf {
+        self.directory.path().join(name)
+    }
+
     /// The address of the public listener.
     pub(crate) fn public(&self) -> SocketAddr {
         self.public
