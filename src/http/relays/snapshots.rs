@@ -196,3 +196,161 @@ impl Inner {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::AtomicUsize;
+
+    use tokio::task::JoinSet;
+
+    use super::*;
+    use crate::model::{
+        ClientKey, Environment, EnvironmentKind, EnvironmentSettings, EnvironmentState, Stamp,
+        UpdatedAt,
+    };
+    use crate::origin::Answer;
+
+    /// A store with one environment, slow enough that questions meet.
+    #[derive(Debug)]
+    struct Source {
+        snapshot: Mutex<Option<Snapshot>>,
+        marks: AtomicUsize,
+        snapshots: AtomicUsize,
+    }
+
+    const ID: EnvironmentId = EnvironmentId(3);
+
+    impl Truth for Source {
+        fn is_shared(&self) -> bool {
+            false
+        }
+
+        fn revision(&self, _: EnvironmentId, _: Revision) -> Answer<'_, Option<Revision>> {
+            Box::pin(async { Ok(None) })
+        }
+
+        fn environment_state(
+            &self,
+            _: EnvironmentId,
+            _: Revision,
+        ) -> Answer<'_, Option<EnvironmentState>> {
+            Box::pin(async { Ok(None) })
+        }
+
+        fn mark(&self, _: EnvironmentId) -> Answer<'_, Option<Mark>> {
+            self.marks.fetch_add(1, Ordering::Relaxed);
+            Box::pin(async {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+                Ok(self.snapshot.lock().unwrap().as_ref().map(Snapshot::mark))
+            })
+        }
+
+        fn snapshot(&self, _: EnvironmentId) -> Answer<'_, Option<Snapshot>> {
+            self.snapshots.fetch_add(1, Ordering::Relaxed);
+            Box::pin(async {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+                Ok(self.snapshot.lock().unwrap().clone())
+            })
+        }
+    }
+
+    fn source() -> (Arc<Source>, Snapshots) {
+        let environment = Environment {
+            id: ID,
+            kind: EnvironmentKind::PushOnly,
+            project_id: None,
+            key: "k".to_owned(),
+            name: "k".to_owned(),
+            client_key: ClientKey::parse("k").unwrap(),
+            settings: EnvironmentSettings::default(),
+            stamp: Stamp { revision: Revision(7), updated_at: UpdatedAt::from_micros(0) },
+            created_at: 0,
+        };
+        let snapshot = Snapshot {
+            epoch: "one".to_owned(),
+            environment,
+            server_key_hashes: Vec::new(),
+            state: None,
+        };
+        let source = Arc::new(Source {
+            snapshot: Mutex::new(Some(snapshot)),
+            marks: AtomicUsize::default(),
+            snapshots: AtomicUsize::default(),
+        });
+        (Arc::clone(&source), Snapshots::new(source))
+    }
+
+    async fn find(snapshots: &Snapshots, held: Option<&HeaderValue>) -> Found {
+        let held = held.cloned();
+        let holds = |tag: &HeaderValue| held.as_ref() == Some(tag);
+        snapshots.find(ID, Revision(7), holds).await.unwrap()
+    }
+
+    #[tokio::test]
+    async fn a_burst_of_relays_costs_one_snapshot() {
+        let (source, snapshots) = source();
+        let mut relays = JoinSet::new();
+        for _ in 0..200 {
+            let snapshots = snapshots.clone();
+            relays.spawn(async move { find(&snapshots, None).await });
+        }
+        for found in relays.join_all().await {
+            assert!(matches!(found, Found::New(..)), "{found:?}");
+        }
+        assert_eq!(source.snapshots.load(Ordering::Relaxed), 1);
+        let marks = source.marks.load(Ordering::Relaxed);
+        assert!(marks <= 2, "{marks} questions");
+    }
+
+    #[tokio::test]
+    async fn another_key_makes_another_tag_and_what_is_held_is_not_sent_again() {
+        let (source, snapshots) = source();
+        let Found::New(tag, _) = find(&snapshots, None).await else { panic!() };
+        assert!(matches!(find(&snapshots, Some(&tag)).await, Found::Same(_)));
+        let hashes = vec!["ab".to_owned()];
+        source.snapshot.lock().unwrap().as_mut().unwrap().server_key_hashes = hashes.clone();
+        let Found::New(other, body) = find(&snapshots, Some(&tag)).await else { panic!() };
+        assert_ne!(other, tag);
+        assert_eq!(Snapshot::decode(body.plain()).unwrap().server_key_hashes, hashes);
+        assert_eq!(source.snapshots.load(Ordering::Relaxed), 2);
+    }
+
+    #[tokio::test]
+    async fn what_is_behind_or_gone_is_told_so() {
+        let (source, snapshots) = source();
+        let behind = snapshots.find(ID, Revision(8), |_| true).await.unwrap();
+        assert!(matches!(behind, Found::Behind), "no 304 for what is too old: {behind:?}");
+        *source.snapshot.lock().unwrap() = None;
+        assert!(matches!(find(&snapshots, None).await, Found::Gone));
+        assert!(snapshots.inner.slots.is_empty());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn bytes_are_kept_for_a_moment() {
+        let (source, snapshots) = source();
+        for _ in 0..3 {
+            find(&snapshots, None).await;
+        }
+        assert_eq!(source.snapshots.load(Ordering::Relaxed), 1);
+        tokio::time::sleep(KEPT).await;
+        let other = snapshots.find(EnvironmentId(4), Revision(0), |_| true).await.unwrap();
+        assert!(matches!(other, Found::Same(_)));
+        assert!(snapshots.inner.slots.get(&ID).is_none(), "whoever asks next tidies up");
+        assert_eq!(snapshots.inner.kept().bytes, 0);
+        find(&snapshots, None).await;
+        assert_eq!(source.snapshots.load(Ordering::Relaxed), 2);
+    }
+
+    #[tokio::test]
+    async fn bytes_are_kept_within_bounds() {
+        let (source, snapshots) = source();
+        let large = "x".repeat(KEPT_BYTES_MAX / 4);
+        source.snapshot.lock().unwrap().as_mut().unwrap().environment.name = large;
+        for id in 1..=4 {
+            snapshots.find(EnvironmentId(id), Revision(0), |_| false).await.unwrap();
+        }
+        let kept = snapshots.inner.kept();
+        assert!(kept.bytes <= KEPT_BYTES_MAX && kept.queue.len() == 2, "{kept:?}");
+        assert_eq!(snapshots.inner.slots.len(), 2);
+    }
+}
