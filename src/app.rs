@@ -27,7 +27,7 @@ use crate::fixture::Fixture;
 use crate::flagset::{Bounds, Directory, FlagSets};
 use crate::http::{Admin, Evaluations, Gate, Ops, StoreHealth, Tls};
 use crate::metrics::{Metrics, WebhookMetrics};
-use crate::model::{AttemptOutcome, ClientKey, EnvironmentKind, WebhookStatus};
+use crate::model::{AttemptOutcome, ClientKey, Environment, EnvironmentKind, WebhookStatus};
 use crate::origin::{Ledger, StoreLedger, Truth};
 use crate::shutdown::Shutdown;
 use crate::store::{Store, StoreError};
@@ -66,6 +66,7 @@ pub enum Source {
 pub struct App {
     running: Running,
     store: Store,
+    flagsets: FlagSets,
     feed: Feed,
     canary: Option<(Canary, Vec<ClientKey>)>,
     /// Nothing when the flags come from a file: nobody can make an endpoint then.
@@ -171,7 +172,7 @@ impl App {
             .with_targets(&settings.webhook.allowed_targets);
         let parts = Parts {
             directory,
-            flagsets,
+            flagsets: flagsets.clone(),
             hub,
             evaluations: Arc::clone(&evaluations),
             truth,
@@ -196,14 +197,18 @@ impl App {
             tls,
             streams,
         };
-        Ok(Self { running, store, feed, canary, worker })
+        Ok(Self { running, store, flagsets, feed, canary, worker })
     }
 
     /// Answers until a signal, then stops in order. A second signal ends it at once.
     pub async fn run(self) -> anyhow::Result<()> {
-        let Self { running, store, feed, canary, worker } = self;
+        let Self { running, store, flagsets, feed, canary, worker } = self;
         let Running { settings, metrics, shutdown, last, .. } = &running;
         last.spawn(feed.run(last.clone()));
+        // A file is there whenever it is asked.
+        if store.is_shared() {
+            shutdown.spawn(warm(flagsets, store.clone(), shutdown.clone()));
+        }
         if let Some((canary, first)) = canary {
             shutdown.spawn(canary.run(first, shutdown.clone()));
         }
@@ -243,13 +248,33 @@ fn webhook_metrics(metrics: &Metrics) -> WebhookMetrics {
     )
 }
 
-/// The environments that changed last, newest first, as far as their flags are here.
-async fn changed_last(store: &Store, count: usize) -> Result<Vec<ClientKey>, StoreError> {
+/// The environments whose flags are here, those that changed last first.
+async fn changed_last(store: &Store) -> Result<Vec<Environment>, StoreError> {
     let mut all: Vec<_> =
         store.directory().await?.into_iter().map(|entry| entry.environment).collect();
     all.retain(|environment| environment.kind == EnvironmentKind::Stored);
     all.sort_by_key(|environment| std::cmp::Reverse(environment.stamp.updated_at));
-    Ok(all.into_iter().take(count).map(|environment| environment.client_key).collect())
+    Ok(all)
+}
+
+/// Builds flag sets before anybody asks for them, as many as there is room for: while a database is away a
+/// node serves what it has built.
+async fn warm(flagsets: FlagSets, store: Store, shutdown: Shutdown) {
+    let work = async {
+        for environment in changed_last(&store).await? {
+            if !flagsets.has_room() {
+                break;
+            }
+            flagsets.get(environment.id).await?;
+        }
+        Ok::<_, StoreError>(())
+    };
+    tokio::select! {
+        () = shutdown.drained() => {}
+        warmed = work => if let Err(error) = warmed {
+            tracing::warn!(%error, "cannot build flag sets before they are asked for");
+        }
+    }
 }
 
 /// The canary with the environments that it follows first.
@@ -259,8 +284,8 @@ async fn with_first(
     settings: &Settings,
 ) -> Result<Option<(Canary, Vec<ClientKey>)>, StoreError> {
     let Some(canary) = canary else { return Ok(None) };
-    let first = changed_last(store, settings.cdn.canary_streams).await?;
-    Ok(Some((canary, first)))
+    let first = changed_last(store).await?.into_iter().take(settings.cdn.canary_streams);
+    Ok(Some((canary, first.map(|environment| environment.client_key).collect())))
 }
 
 async fn worker(
