@@ -28,6 +28,10 @@ use crate::told::{Due, News, Told};
 /// Shortest and longest rest before a question that failed is asked again.
 const RETRY: [Duration; 2] = [Duration::from_millis(250), Duration::from_secs(30)];
 
+/// How long after the last word of the held history an answer from one that was left is late. Then it is the
+/// truth after all: a relay that started between two nodes of its upstream may have left the wrong one.
+const LATE_FOR: Duration = Duration::from_mins(1);
+
 /// How long those who listen wait for the disk; a slow one must not hold up changes.
 const STAGE_WAIT: Duration = Duration::from_millis(500);
 
@@ -85,6 +89,8 @@ struct Memory {
     missing_since: Option<Instant>,
     echo_at: Option<Instant>,
     left: Vec<String>,
+    /// When an answer was of the history that is held.
+    held_history_at: Option<Instant>,
 }
 
 impl Link {
@@ -201,6 +207,7 @@ impl Link {
                 true
             }
             Ok(Fetched::Same) => {
+                memory.held_history_at = Some(Instant::now());
                 self.confirmed(reason, word, memory);
                 true
             }
@@ -259,11 +266,15 @@ impl Link {
         let held = self.line.snapshot();
         let (now, before) = (fresh.environment.stamp, held.environment.stamp);
         let same_history = fresh.epoch == held.epoch;
-        if memory.left.contains(&fresh.epoch) || (same_history && now.revision < before.revision) {
+        let is_left = memory.left.contains(&fresh.epoch)
+            && memory.held_history_at.is_some_and(|at| at.elapsed() < LATE_FOR);
+        if is_left || (same_history && now.revision < before.revision) {
             self.common.metrics.late.increment(1);
             return;
         }
+        memory.held_history_at = Some(Instant::now());
         if !same_history {
+            memory.left.retain(|left| *left != fresh.epoch);
             if memory.left.len() == LEFT_MAX {
                 memory.left.remove(0);
             }
