@@ -28,6 +28,9 @@ use crate::told::{Due, News, Told};
 /// Shortest and longest rest before a question that failed is asked again.
 const RETRY: [Duration; 2] = [Duration::from_millis(250), Duration::from_secs(30)];
 
+/// How long a link that begins waits for the stream's first word before it asks without.
+const FIRST_WORD: Duration = Duration::from_secs(5);
+
 /// How long after the last word of the held history an answer from one that was left is late. Then it is the
 /// truth after all: a relay that started between two nodes of its upstream may have left the wrong one.
 const LATE_FOR: Duration = Duration::from_mins(1);
@@ -116,7 +119,7 @@ impl Link {
             streams,
         ));
         let mut memory = Memory::default();
-        let mut next_poll = Instant::now();
+        let mut next_poll = Instant::now() + FIRST_WORD.min(self.common.poll);
         loop {
             let far = Instant::now() + Duration::from_hours(1);
             let reason = tokio::select! {
@@ -128,8 +131,11 @@ impl Link {
                 Ok(()) = questions.changed() => Some(Reason::Look),
                 () = sleep_until(next_poll) => Some(Reason::Look),
                 () = sleep_until(memory.retry_at.unwrap_or(far)) => {
+                    memory.retry_at = None;
                     let word = heard.borrow().clone();
-                    Some(self.hears(&word, &mut memory).unwrap_or(Reason::Look))
+                    // Without a stream, its first word will be the reason: one question, not two.
+                    let has_stream = word.failure.is_none();
+                    has_stream.then(|| self.hears(&word, &mut memory).unwrap_or(Reason::Look))
                 }
                 () = sleep_until(memory.echo_at.unwrap_or(far)) => {
                     memory.echo_at = None;

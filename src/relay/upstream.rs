@@ -17,6 +17,7 @@ use reqwest::{Client, ClientBuilder, Method, RequestBuilder, Response};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value as Json;
+use tokio::time::timeout;
 
 use crate::config::{self, ConfigError};
 use crate::model::{ClientKey, Revision, SERVER_KEY_PREFIX};
@@ -32,6 +33,9 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// How long an answer may take in all.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// How long a question for a snapshot waits on a connection that was there before it is asked on a new one.
+const FIRST_TRY: Duration = Duration::from_secs(1);
 
 /// How long an answer may be silent. A pinned read at the upstream waits half a second itself; the rest is
 /// for a busy database. A change waits as long when a connection has died without a word.
@@ -172,11 +176,20 @@ impl Upstream {
         if let Some(revision) = wanted {
             path.push_str(&format!("?rev={revision}"));
         }
-        let mut request = self.ask(Method::GET, &path).header(ACCEPT_ENCODING, "gzip");
-        if let Some(held) = held {
-            request = request.header(IF_NONE_MATCH, held.mark().tag());
-        }
-        let answer = self.send(request).await?;
+        let request = || {
+            let request = self.ask(Method::GET, &path).header(ACCEPT_ENCODING, "gzip");
+            match held {
+                Some(held) => request.header(IF_NONE_MATCH, held.mark().tag()),
+                None => request,
+            }
+        };
+        let answer = match timeout(FIRST_TRY, self.send(request())).await {
+            Ok(answer) => answer?,
+            Err(_) => {
+                self.distrust_questions();
+                self.send(request()).await?
+            }
+        };
         match answer.status().as_u16() {
             200 => {
                 let bytes = body(answer, SNAPSHOT_BYTES_MAX).await?;
@@ -236,7 +249,7 @@ impl Upstream {
             .header(ACCEPT, "text/event-stream")
             .header(CACHE_CONTROL, "no-cache")
             .send();
-        let answer = tokio::time::timeout(HEAD_TIMEOUT, asked).await;
+        let answer = timeout(HEAD_TIMEOUT, asked).await;
         let response = answer
             .map_err(|_| {
                 self.distrust_lane(&open);
@@ -288,7 +301,7 @@ impl Upstream {
     /// would take its time to be found out.
     fn distrust_questions(&self) {
         let mut asker = self.asker();
-        if asker.since.elapsed() >= ANSWER_SILENCE
+        if asker.since.elapsed() >= FIRST_TRY
             && let Ok(fresh) = Asker::new(&self.inner.base, self.inner.http2)
         {
             *asker = fresh;
