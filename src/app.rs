@@ -27,12 +27,13 @@ use crate::flagset::{Bounds, Directory, FlagSets};
 use crate::http::{Admin, Evaluations, Ops, Tls};
 use crate::metrics::{Metrics, WebhookMetrics};
 use crate::model::{AttemptOutcome, ClientKey, EnvironmentKind, WebhookStatus};
-use crate::shutdown::Shutdown;
 use crate::origin::{Ledger, StoreLedger};
+use crate::shutdown::Shutdown;
 use crate::store::{Store, StoreError};
 use crate::told::{Pings, Told};
 use crate::webhook::{self, Worker, WorkerHandle};
 
+use doors::Parts;
 pub use export::export;
 pub use feed::Feed;
 pub use first_start::{CreatedToken, create_token};
@@ -40,7 +41,6 @@ pub use import::{
     ImportError, ImportOptions, Imported, ImportedEnvironment, ImportedWebhook, import,
     import_flagsmith,
 };
-use doors::Parts;
 use listeners::{listen, public_url, serve_operators};
 use running::{Running, start_streams};
 

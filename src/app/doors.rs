@@ -34,10 +34,7 @@ impl Parts {
         let hops = Hops::new(&settings.stream);
         Doors {
             sdk: Sdk { directory: Arc::clone(&directory), flagsets: flagsets.clone(), hops },
-            flipper: Flipper {
-                directory: Arc::clone(&directory),
-                flagsets: flagsets.clone(),
-            },
+            flipper: Flipper { directory: Arc::clone(&directory), flagsets: flagsets.clone() },
             ofrep: Ofrep::new(
                 Arc::clone(&directory),
                 flagsets.clone(),

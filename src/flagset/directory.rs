@@ -116,7 +116,11 @@ impl Directory {
 
     /// The same for a key that came in a URL, where server keys do not belong.
     pub async fn open_client(&self, client_key: &str) -> Result<Option<Known>, StoreError> {
-        if client_key.starts_with(SERVER_KEY_PREFIX) { Ok(None) } else { self.open(client_key).await }
+        if client_key.starts_with(SERVER_KEY_PREFIX) {
+            Ok(None)
+        } else {
+            self.open(client_key).await
+        }
     }
 
     /// The environment with this client key, for who may wait: a key that is not known is asked about, and

@@ -95,7 +95,11 @@ pub(super) const GAUGES: [(&str, Option<Unit>, &str); 18] = [
     ),
     ("flagcast_webhook_deliveries_pending", None, "Deliveries that wait for their endpoint."),
     ("flagcast_build_info", None, "Always 1; the labels tell the version."),
-    ("flagcast_relay_environments", None, "Environments that a relay holds, by state of their link."),
+    (
+        "flagcast_relay_environments",
+        None,
+        "Environments that a relay holds, by state of their link.",
+    ),
     ("flagcast_relay_upstream_streams", None, "Streams that a relay has open to its upstream."),
     (
         "flagcast_relay_stale_seconds",

@@ -105,7 +105,8 @@ impl Keeper {
         let folder = &settings.directory;
         let disk = Disk::open(folder.as_ref())
             .with_context(|| format!("cannot use the folder {folder} (relay.directory)"))?;
-        let snapshots = disk.load(settings.environments_max).context("cannot read relay.directory")?;
+        let snapshots =
+            disk.load(settings.environments_max).context("cannot read relay.directory")?;
         let common = Common {
             upstream,
             told,
@@ -193,9 +194,10 @@ impl Keeper {
         };
         let is_held = match &name {
             Name::Client(key) => self.links.contains_key(key.as_str()),
-            Name::Digest(digest) => self.links.values().any(|kept| {
-                kept.line.snapshot().server_key_hashes.contains(digest)
-            }),
+            Name::Digest(digest) => self
+                .links
+                .values()
+                .any(|kept| kept.line.snapshot().server_key_hashes.contains(digest)),
         };
         // What is no key needs no question; nor does what nobody had a moment ago.
         let is_key = match &name {

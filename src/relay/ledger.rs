@@ -9,9 +9,7 @@ use super::held::Held;
 use super::upstream::{Failure, TraitsFailure, Upstream};
 use super::usage::{Counts, Usage};
 use crate::config::{Limits, RelayTraits};
-use crate::model::{
-    ClientKey, EnvironmentId, Origin, Traits, UpdatedAt,
-};
+use crate::model::{ClientKey, EnvironmentId, Origin, Traits, UpdatedAt};
 use crate::origin::{Answer, Ledger};
 use crate::store::{Announced, EvaluationCount, StoreError, TraitsUpdate, WrittenTraits};
 
@@ -128,8 +126,11 @@ impl Ledger for RelayLedger {
             let mut by_environment = HashMap::<EnvironmentId, Counts>::new();
             for count in counts {
                 let place = (count.feature_key.clone(), count.day.clone());
-                *by_environment.entry(count.environment_id).or_default().entry(place).or_default() +=
-                    count.count;
+                *by_environment
+                    .entry(count.environment_id)
+                    .or_default()
+                    .entry(place)
+                    .or_default() += count.count;
             }
             for (id, counts) in by_environment {
                 // One that was let go meanwhile is named by nobody any more.

@@ -125,8 +125,7 @@ impl Link {
             let before = self.line.revision();
             let reached = self.look(reason, &word, &client_key, &mut memory).await;
             self.line.answer(number, reached, self.line.revision() > before);
-            next_poll =
-                Instant::now() + self.common.poll.mul_f64(rand::random_range(0.8..1.2));
+            next_poll = Instant::now() + self.common.poll.mul_f64(rand::random_range(0.8..1.2));
             let is_gone = memory.missing_since.is_some_and(|at| at.elapsed() >= self.common.forget);
             if is_gone {
                 tracing::warn!(%client_key, "the upstream has no such environment any more; it is forgotten");
@@ -168,7 +167,9 @@ impl Link {
     ) -> bool {
         let held = self.line.snapshot();
         let wanted = match reason {
-            Reason::Heard(revision) => Some(revision).filter(|wanted| *wanted > self.line.revision()),
+            Reason::Heard(revision) => {
+                Some(revision).filter(|wanted| *wanted > self.line.revision())
+            }
             Reason::Look => None,
         };
         let name = Name::Client(client_key.as_str().to_owned());

@@ -10,6 +10,7 @@
 //! goes on with what is held, and a restart begins with what is on the disk.
 
 mod disk;
+mod flagsmith;
 mod held;
 mod keeper;
 mod ledger;

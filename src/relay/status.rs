@@ -25,8 +25,7 @@ pub enum Phase {
 
 impl Phase {
     /// All of them.
-    pub const ALL: [Self; 5] =
-        [Self::Disk, Self::Live, Self::Away, Self::Refused, Self::Missing];
+    pub const ALL: [Self; 5] = [Self::Disk, Self::Live, Self::Away, Self::Refused, Self::Missing];
 
     /// As it is shown.
     #[must_use]

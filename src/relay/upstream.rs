@@ -103,7 +103,9 @@ pub(super) enum Failure {
     #[error("{0}")]
     Away(String),
     /// We are not let in.
-    #[error("the upstream refuses the relay's token ({0}): it needs the role `relay` and a scope that covers the environment")]
+    #[error(
+        "the upstream refuses the relay's token ({0}): it needs the role `relay` and a scope that covers the environment"
+    )]
     Refused(String),
 }
 

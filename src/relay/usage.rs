@@ -58,7 +58,9 @@ impl Usage {
     pub(super) fn add(&self, client_key: String, counts: Counts) {
         let counts: Vec<Json> = counts
             .into_iter()
-            .map(|((feature, day), count)| json!({ "feature": feature, "day": day, "count": count }))
+            .map(
+                |((feature, day), count)| json!({ "feature": feature, "day": day, "count": count }),
+            )
             .collect();
         let id = uuid::Uuid::new_v4().to_string();
         let batch = Batch { client_key, body: json!({ "id": id, "counts": counts }) };
@@ -103,7 +105,10 @@ impl Usage {
         drop(timeout(LAST_WAIT, self.hand_on(&upstream)).await);
         let left = self.waiting();
         if left > 0 {
-            tracing::warn!(batches = left, "usage counts are lost: the upstream does not take them");
+            tracing::warn!(
+                batches = left,
+                "usage counts are lost: the upstream does not take them"
+            );
         }
     }
 
