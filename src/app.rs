@@ -13,6 +13,7 @@ mod first_start;
 mod fixture;
 mod import;
 mod listeners;
+mod relay;
 mod running;
 
 use std::sync::{Arc, OnceLock};
@@ -24,9 +25,13 @@ use crate::cdn::{Canary, Purger};
 use crate::config::{self, Settings};
 use crate::fixture::Fixture;
 use crate::flagset::{Bounds, Directory, FlagSets};
-use crate::http::{Admin, Evaluations, Ops, Tls};
+use crate::http::{Admin, Evaluations, Ops, StoreHealth, Tls};
 use crate::metrics::{Metrics, WebhookMetrics};
+<<<<<<< HEAD
 use crate::model::{AttemptOutcome, ClientKey, EnvironmentKind, WebhookStatus};
+=======
+use crate::model::{AttemptOutcome, ClientKey, Environment, EnvironmentKind, WebhookStatus};
+>>>>>>> g
 use crate::origin::{Ledger, StoreLedger};
 use crate::shutdown::Shutdown;
 use crate::store::{Store, StoreError};
@@ -42,6 +47,7 @@ pub use import::{
     import_flagsmith,
 };
 use listeners::{listen, public_url, serve_operators};
+pub use relay::RelayApp;
 use running::{Running, start_streams};
 
 /// Shortest and longest rest between attempts to open the store.
@@ -64,6 +70,7 @@ pub enum Source {
 pub struct App {
     running: Running,
     store: Store,
+    flagsets: FlagSets,
     feed: Feed,
     canary: Option<(Canary, Vec<ClientKey>)>,
     /// Nothing when the flags come from a file: nobody can make an endpoint then.
@@ -120,8 +127,8 @@ impl App {
         let (shutdown, last) = (Shutdown::default(), Shutdown::default());
         // Whoever waits for the database can be asked what it waits for.
         let opened = Arc::new(OnceLock::new());
-        let (measured, store, stop) = (metrics.clone(), Arc::clone(&opened), shutdown.clone());
-        let door = Ops { metrics: measured, store, shutdown: stop };
+        let health = Arc::new(StoreHealth(Arc::clone(&opened)));
+        let door = Ops { metrics: metrics.clone(), health, shutdown: shutdown.clone() };
         let ops = serve_operators(&settings, door, &last)?;
         let store = source.open(&settings).await?;
         let public_url = public_url(&settings, public.local_addr()?);
@@ -168,7 +175,7 @@ impl App {
             .with_targets(&settings.webhook.allowed_targets);
         let parts = Parts {
             directory,
-            flagsets,
+            flagsets: flagsets.clone(),
             hub,
             evaluations: Arc::clone(&evaluations),
             ledger: Arc::clone(&ledger),
@@ -191,14 +198,18 @@ impl App {
             tls,
             streams,
         };
-        Ok(Self { running, store, feed, canary, worker })
+        Ok(Self { running, store, flagsets, feed, canary, worker })
     }
 
     /// Answers until a signal, then stops in order. A second signal ends it at once.
     pub async fn run(self) -> anyhow::Result<()> {
-        let Self { running, store, feed, canary, worker } = self;
+        let Self { running, store, flagsets, feed, canary, worker } = self;
         let Running { settings, metrics, shutdown, last, .. } = &running;
         last.spawn(feed.run(last.clone()));
+        // A file is there whenever it is asked.
+        if store.is_shared() {
+            shutdown.spawn(warm(flagsets, store.clone(), shutdown.clone()));
+        }
         if let Some((canary, first)) = canary {
             shutdown.spawn(canary.run(first, shutdown.clone()));
         }
@@ -238,13 +249,33 @@ fn webhook_metrics(metrics: &Metrics) -> WebhookMetrics {
     )
 }
 
-/// The environments that changed last, newest first, as far as their flags are here.
-async fn changed_last(store: &Store, count: usize) -> Result<Vec<ClientKey>, StoreError> {
+/// The environments whose flags are here, those that changed last first.
+async fn changed_last(store: &Store) -> Result<Vec<Environment>, StoreError> {
     let mut all: Vec<_> =
         store.directory().await?.into_iter().map(|entry| entry.environment).collect();
     all.retain(|environment| environment.kind == EnvironmentKind::Stored);
     all.sort_by_key(|environment| std::cmp::Reverse(environment.stamp.updated_at));
-    Ok(all.into_iter().take(count).map(|environment| environment.client_key).collect())
+    Ok(all)
+}
+
+/// Builds flag sets before anybody asks for them, as many as there is room for: while a database is away a
+/// node serves what it has built.
+async fn warm(flagsets: FlagSets, store: Store, shutdown: Shutdown) {
+    let work = async {
+        for environment in changed_last(&store).await? {
+            if !flagsets.has_room() {
+                break;
+            }
+            flagsets.get(environment.id).await?;
+        }
+        Ok::<_, StoreError>(())
+    };
+    tokio::select! {
+        () = shutdown.drained() => {}
+        warmed = work => if let Err(error) = warmed {
+            tracing::warn!(%error, "cannot build flag sets before they are asked for");
+        }
+    }
 }
 
 /// The canary with the environments that it follows first.
@@ -254,8 +285,8 @@ async fn with_first(
     settings: &Settings,
 ) -> Result<Option<(Canary, Vec<ClientKey>)>, StoreError> {
     let Some(canary) = canary else { return Ok(None) };
-    let first = changed_last(store, settings.cdn.canary_streams).await?;
-    Ok(Some((canary, first)))
+    let first = changed_last(store).await?.into_iter().take(settings.cdn.canary_streams);
+    Ok(Some((canary, first.map(|environment| environment.client_key).collect())))
 }
 
 async fn worker(

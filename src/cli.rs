@@ -22,6 +22,8 @@ pub(crate) struct Cli {
 pub(crate) enum Command {
     /// Runs the gateway (also without a subcommand).
     Serve(ServeArgs),
+    /// Runs a relay: serves what a gateway serves, from snapshots that follow an upstream.
+    Relay(RelayArgs),
     /// Prints the effective settings, secrets masked, with where each came from.
     Config(ConfigArgs),
     /// Manages management tokens.
@@ -49,6 +51,33 @@ pub(crate) struct ServeArgs {
     /// tests of apps. It is in the short form of docs/TESTING-YOUR-APP.md, or an environment document.
     #[arg(long, value_name = "FILE", conflicts_with = "no_demo")]
     pub(crate) fixture: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct RelayArgs {
+    /// Base URL of a gateway, or of another relay (`relay.upstream`).
+    #[arg(long, value_name = "URL")]
+    pub(crate) upstream: Option<String>,
+    /// A token there with the role `relay` (`relay.token`). Others on this machine can see it here; the
+    /// environment variable `FLAGCAST_RELAY__TOKEN` they cannot.
+    #[arg(long, value_name = "TOKEN")]
+    pub(crate) token: Option<String>,
+    /// What the upstream is (`relay.upstream_kind`): flagcast or flagsmith.
+    #[arg(long, value_name = "KIND")]
+    pub(crate) upstream_kind: Option<String>,
+}
+
+impl RelayArgs {
+    /// What was given, as settings.
+    pub(crate) fn settings(&self) -> Vec<(String, String)> {
+        let given = [
+            ("FLAGCAST_RELAY__UPSTREAM", &self.upstream),
+            ("FLAGCAST_RELAY__TOKEN", &self.token),
+            ("FLAGCAST_RELAY__UPSTREAM_KIND", &self.upstream_kind),
+        ];
+        let given = given.into_iter().filter_map(|(name, value)| Some((name, value.clone()?)));
+        given.map(|(name, value)| (name.to_owned(), value)).collect()
+    }
 }
 
 #[derive(Debug, Args)]

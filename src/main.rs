@@ -9,7 +9,7 @@ use std::process::ExitCode;
 
 use anyhow::Context as _;
 use clap::Parser as _;
-use flagcast::app::{App, ImportError, Source, create_token};
+use flagcast::app::{App, ImportError, RelayApp, Source, create_token};
 use flagcast::config::{ConfigError, DEFAULT_FILE, Loaded, LogFormat, LogLevel, Settings};
 use flagcast::evaluation::{Context as EvaluationContext, ContextError};
 use flagcast::fixture::Fixture;
@@ -58,6 +58,14 @@ fn run(cli: Cli) -> anyhow::Result<ExitCode> {
             let source = source(&args)?;
             start_logging(&settings);
             block_on(async { App::build(settings, source).await?.run().await })?;
+        }
+        Command::Relay(args) => {
+            // The command line comes last, so it overrides.
+            let variables = std::env::vars().chain(args.settings());
+            let settings = Loaded::load(cli.config.as_deref(), variables)?.settings;
+            settings.relay.check_upstream()?;
+            start_logging(&settings);
+            block_on(async { RelayApp::build(settings)?.run().await })?;
         }
         Command::Config(args) => {
             print_config(&args, load)?;

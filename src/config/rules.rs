@@ -5,10 +5,10 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 
 use super::{
-    Auth, Cdn, ConfigError, FanOut, Limits, Purge, Secrets, Server, Settings, Store, Stream,
-    Webhook,
+    Auth, Cdn, ConfigError, FanOut, Limits, Purge, Relay, Secrets, Server, Settings, Store, Stream,
+    UpstreamKind, Webhook,
 };
-use crate::model::Secret;
+use crate::model::{ClientKey, Secret};
 
 /// More shards than any machine has cores.
 const SHARDS_MAX: usize = 1024;
@@ -48,6 +48,7 @@ impl Settings {
         self.secrets.check()?;
         self.limits.check()?;
         self.store.check()?;
+        self.relay.check()?;
         rule(self.analytics.flush_seconds > 0, "analytics.flush_seconds must be at least 1")
     }
 }
@@ -66,6 +67,43 @@ impl Store {
         rule(
             self.poll_ms > 0 && self.check_timeout_ms > 0,
             "store.poll_ms and store.check_timeout_ms must be at least 1",
+        )
+    }
+}
+
+impl Relay {
+    fn check(&self) -> Result<(), ConfigError> {
+        rule(
+            self.upstream.is_empty() || is_http(&self.upstream),
+            "relay.upstream must begin with http:// or https://, for example https://flags.example.com",
+        )?;
+        rule(is_graphic(&self.token), "relay.token may hold only printable ASCII without spaces")?;
+        if let Some(bad) = self.environments.iter().find(|key| ClientKey::parse(key).is_err()) {
+            return Err(ConfigError::new(format!(
+                "relay.environments must hold client keys, not {bad:?}; the page of an environment shows its key"
+            )));
+        }
+        rule(
+            self.environments.len() <= self.environments_max,
+            "relay.environments_max must be at least the number of relay.environments",
+        )?;
+        rule(!self.directory.is_empty(), "relay.directory must name a folder")?;
+        rule(
+            self.poll_seconds > 0 && self.idle_seconds > 0 && self.unknown_seconds > 0,
+            "relay.poll_seconds, idle_seconds and unknown_seconds must be at least 1",
+        )
+    }
+
+    /// What `flagcast relay` needs beside it.
+    pub fn check_upstream(&self) -> Result<(), ConfigError> {
+        rule(
+            !self.upstream.is_empty(),
+            "relay.upstream must name the gateway to follow: --upstream https://flags.example.com",
+        )?;
+        rule(
+            !self.token.is_empty() || self.upstream_kind == UpstreamKind::Flagsmith,
+            "relay.token must be a token of the gateway with the role `relay`: make one there with \
+             `flagcast token create --name relay --role relay` and give it as FLAGCAST_RELAY__TOKEN",
         )
     }
 }

@@ -208,6 +208,12 @@ impl FlagSets {
         }
     }
 
+    /// Whether another set would push none out soon: a quarter is left free.
+    #[must_use]
+    pub fn has_room(&self) -> bool {
+        self.inner.bytes.load(Ordering::Relaxed) < self.inner.bytes_max / 4 * 3
+    }
+
     fn peek(&self, id: EnvironmentId) -> Option<Arc<FlagSet>> {
         let slot = self.inner.slots.get(&id)?;
         let set = slot.current.load_full()?;

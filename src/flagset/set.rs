@@ -178,6 +178,7 @@ fn sdk_flags(state: &EnvironmentState) -> String {
 mod tests {
     use super::*;
     use crate::flagset::sample::{state, targeted};
+    use crate::snapshot::Snapshot;
 
     fn names(list: &Bytes) -> Vec<String> {
         let list: Vec<Json> = serde_json::from_slice(list).unwrap();
@@ -263,5 +264,29 @@ mod tests {
         }
         assert_eq!(hidden["feature"]["id"], 9);
         assert_eq!(hidden["feature_state_value"], "grey");
+    }
+
+    /// What a relay serves is byte for byte what its gateway serves.
+    #[test]
+    fn a_flag_set_is_the_same_behind_a_snapshot() {
+        for state in [state(), targeted()] {
+            let snapshot = Snapshot {
+                epoch: "one".to_owned(),
+                environment: state.environment.clone(),
+                server_key_hashes: vec!["ab".repeat(32)],
+                state: Some(state.clone()),
+            };
+            let behind = Snapshot::decode(&snapshot.encode()).unwrap();
+            assert_eq!(behind, snapshot);
+            let sets = [FlagSet::render(&state), FlagSet::render(&behind.state.unwrap())];
+            let bodies = sets.each_ref().map(|set| {
+                let lists = [View::Client, View::Server].map(|view| set.flags(view).plain());
+                let flipper = [View::Client, View::Server]
+                    .map(|view| set.flipper(view).all().plain().clone());
+                let heads = [&set.etag, &set.updated_at].map(HeaderValue::as_bytes);
+                (set.sdk.plain(), set.document.plain(), lists, flipper, heads)
+            });
+            assert_eq!(bodies[0], bodies[1]);
+        }
     }
 }

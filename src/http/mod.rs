@@ -37,7 +37,7 @@ pub use front::Front;
 pub use hops::Hops;
 pub use listener::{Connections, Streams, bind, serve};
 pub use ofrep::Ofrep;
-pub use ops::Ops;
+pub use ops::{Health, Ops, StoreHealth};
 pub use patience::Patience;
 pub use request::BodyLimits;
 pub use router::{Doors, operators_front, public_front};

@@ -5,7 +5,10 @@
 //!   draining. A store that does not answer is told (`?verbose`), but the last-known flags go on being
 //!   served; one that nodes share must not be lost for too long, because another node knows more.
 //! - `GET /metrics`: for Prometheus.
+//! - `GET /relay/status`: at a relay, each environment that it holds and its link to the upstream.
 
+use std::fmt::Debug;
+use std::pin::Pin;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -14,6 +17,7 @@ use axum::response::{IntoResponse as _, Response};
 use http::StatusCode;
 use http::header::CONTENT_TYPE;
 
+use super::errors::Problem;
 use super::request::Params;
 use crate::metrics::Metrics;
 use crate::shutdown::Shutdown;
@@ -27,10 +31,49 @@ const STORE_CHECK_TIMEOUT: Duration = Duration::from_secs(1);
 pub struct Ops {
     /// What is scraped.
     pub metrics: Metrics,
-    /// Whether it answers is shown; nothing before it was opened.
-    pub store: Arc<OnceLock<Store>>,
+    /// What is behind the doors.
+    pub health: Arc<dyn Health>,
     /// The stop order.
     pub shutdown: Shutdown,
+}
+
+/// Whether what is behind the doors lets us serve.
+pub trait Health: Debug + Send + Sync {
+    /// Why there should be no traffic, if there should be none.
+    fn not_ready(&self) -> Option<String>;
+
+    /// A line for `/readyz?verbose`.
+    fn describe(&self) -> Pin<Box<dyn Future<Output = String> + Send + '_>>;
+
+    /// What a relay tells of itself, as JSON; nothing at a gateway.
+    fn relay(&self) -> Option<String>;
+}
+
+/// The store of a gateway; nothing before it was opened.
+#[derive(Clone, Debug, Default)]
+pub struct StoreHealth(pub Arc<OnceLock<Store>>);
+
+impl Health for StoreHealth {
+    fn not_ready(&self) -> Option<String> {
+        match self.0.get() {
+            None => Some("waiting for the store".to_owned()),
+            Some(store) if store.is_lost() => Some("the store is lost".to_owned()),
+            Some(_) => None,
+        }
+    }
+
+    fn describe(&self) -> Pin<Box<dyn Future<Output = String> + Send + '_>> {
+        Box::pin(async {
+            match self.0.get() {
+                Some(store) => describe(store).await,
+                None => "[-]store was not reached yet".to_owned(),
+            }
+        })
+    }
+
+    fn relay(&self) -> Option<String> {
+        None
+    }
 }
 
 #[derive(Debug, serde::Deserialize)]
@@ -47,25 +90,17 @@ pub(super) async fn readyz(
     Params(query): Params<ReadyQuery>,
 ) -> (StatusCode, String) {
     let draining = ops.shutdown.is_draining();
-    let not_ready = match ops.store.get() {
-        _ if draining => Some("draining\n"),
-        None => Some("waiting for the store\n"),
-        Some(store) if store.is_lost() => Some("the store is lost\n"),
-        Some(_) => None,
-    };
+    let not_ready = if draining { Some("draining".to_owned()) } else { ops.health.not_ready() };
     let status = match not_ready {
         Some(_) => StatusCode::SERVICE_UNAVAILABLE,
         None => StatusCode::OK,
     };
     if query.verbose.is_none() {
-        return (status, not_ready.unwrap_or("ok\n").to_owned());
+        return (status, format!("{}\n", not_ready.as_deref().unwrap_or("ok")));
     }
-    let store = match ops.store.get() {
-        Some(store) => describe(store).await,
-        None => "[-]store was not reached yet".to_owned(),
-    };
+    let behind = ops.health.describe().await;
     let drain = if draining { "[-]draining" } else { "[+]not draining" };
-    (status, format!("{store}\n{drain}\n"))
+    (status, format!("{behind}\n{drain}\n"))
 }
 
 async fn describe(store: &Store) -> String {
@@ -76,6 +111,11 @@ async fn describe(store: &Store) -> String {
             format!("[-]store silent for {silent} s, serving last-known flags: {error}")
         }
     }
+}
+
+pub(super) async fn relay_status(State(ops): State<Ops>) -> Result<Response, Problem> {
+    let report = ops.health.relay().ok_or_else(|| Problem::not_found("this is no relay"))?;
+    Ok(([(CONTENT_TYPE, "application/json")], report).into_response())
 }
 
 pub(super) async fn metrics(State(ops): State<Ops>) -> Response {

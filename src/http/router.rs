@@ -131,6 +131,7 @@ pub fn operators_front(ops: Ops, limits: BodyLimits) -> Front {
         .route("/healthz", get(ops::livez))
         .route("/readyz", get(ops::readyz))
         .route("/metrics", get(ops::metrics))
+        .route("/relay/status", get(ops::relay_status))
         .with_state(ops);
     Front::new(None, router, limits)
 }

@@ -377,6 +377,15 @@ impl Watch {
         }
     }
 
+    /// How many environments are held, and in which state their links are.
+    #[must_use]
+    pub fn describe(&self) -> String {
+        let phases: Vec<_> = self.held.lines().iter().map(|line| line.status().phase).collect();
+        let live = phases.iter().filter(|phase| **phase == Phase::Live).count();
+        let sign = if live == phases.len() { '+' } else { '-' };
+        format!("[{sign}]upstream: {live} of {} environments are followed", phases.len())
+    }
+
     fn line(&self, line: &Line) -> LineReport {
         let (snapshot, status) = (line.snapshot(), line.status());
         let environment = &snapshot.environment;

@@ -21,8 +21,8 @@ mod upstream;
 mod usage;
 
 pub use held::Held;
-pub use keeper::Keeper;
+pub use keeper::{Keeper, Watch};
 pub use ledger::RelayLedger;
 pub use status::{Health, LineReport, Report};
 pub use upstream::Upstream;
-pub use usage::Usage;
+pub use usage::{LAST_WAIT as USAGE_LAST_WAIT, Usage};

@@ -21,7 +21,7 @@ const WAITING_MAX: usize = 10_000;
 const REST: [Duration; 2] = [Duration::from_secs(1), Duration::from_secs(60)];
 
 /// Longest time for what waits at the stop.
-const LAST_WAIT: Duration = Duration::from_secs(2);
+pub const LAST_WAIT: Duration = Duration::from_secs(2);
 
 /// Batches that wait. Clones share them.
 #[derive(Clone, Debug)]

@@ -22,8 +22,8 @@ use serde_json::Value;
 use tokio::task::JoinSet;
 
 use crate::harness::admin::{Admin, Environment};
+use crate::harness::link::Link;
 use crate::harness::postgres::Cluster;
-use crate::harness::relay::Relay;
 use crate::harness::seed::Seed;
 use crate::harness::{ADMIN_TOKEN, Gateway};
 use clients::{Shared, Written};
@@ -40,7 +40,7 @@ const SECONDS_VARIABLE: &str = "FLAGCAST_CHAOS_SECONDS";
 struct World {
     // Before the cluster: they use it.
     nodes: Vec<Gateway>,
-    links: Vec<Relay>,
+    links: Vec<Link>,
     cluster: Cluster,
 }
 

@@ -6,8 +6,8 @@ use std::process::{Command, Stdio};
 use sqlx::{Connection as _, Executor as _, PgConnection};
 
 use crate::harness::eventually;
+use crate::harness::link::Link;
 use crate::harness::postgres::{Cluster, Stop, url_at};
-use crate::harness::relay::Relay;
 use crate::harness::store::Database;
 
 /// Set for the process that is killed: the file where it tells of its cluster.
@@ -92,33 +92,33 @@ async fn another_standby_may_lack_what_came_last() {
 }
 
 #[tokio::test]
-async fn a_relay_leads_to_whoever_has_taken_over() {
+async fn a_link_leads_to_whoever_has_taken_over() {
     let primary = Cluster::start().await;
     let database = primary.create_database().await;
     let standby = primary.standby(true).await;
-    let relay = Relay::start(primary.address()).await;
-    let url = url_at(&database, relay.address());
+    let link = Link::start(primary.address()).await;
+    let url = url_at(&database, link.address());
     add(&url, 1).await.unwrap();
     let mut session = PgConnection::connect(&url).await.unwrap();
-    relay.break_down();
+    link.break_down();
     assert!(session.ping().await.is_err());
     assert!(numbers(&url).await.is_err());
     primary.kill().await;
     standby.promote().await;
-    relay.lead_to(standby.address());
+    link.lead_to(standby.address());
     add(&url, 2).await.unwrap();
     assert_eq!(numbers(&url).await.unwrap(), [1, 2]);
 }
 
 #[tokio::test]
-async fn a_relay_holds_answers_of_what_is_done() {
+async fn a_link_holds_answers_of_what_is_done() {
     let cluster = Cluster::start().await;
     let database = cluster.create_database().await;
-    let relay = Relay::start(cluster.address()).await;
+    let link = Link::start(cluster.address()).await;
     add(&database, 1).await.unwrap();
-    let mut session = PgConnection::connect(&url_at(&database, relay.address())).await.unwrap();
+    let mut session = PgConnection::connect(&url_at(&database, link.address())).await.unwrap();
     session.ping().await.unwrap();
-    relay.hold_answers(true);
+    link.hold_answers(true);
     let mut adding = Box::pin(session.execute("INSERT INTO numbers VALUES (2)"));
     tokio::select! {
         answer = &mut adding => panic!("{answer:?}"),
@@ -126,7 +126,7 @@ async fn a_relay_holds_answers_of_what_is_done() {
             (numbers(&database).await.unwrap() == [1, 2]).then_some(())
         }) => {}
     }
-    relay.hold_answers(false);
+    link.hold_answers(false);
     adding.await.unwrap();
 }
 

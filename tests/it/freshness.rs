@@ -21,8 +21,8 @@ use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
 use crate::harness::admin::{Admin, Environment};
+use crate::harness::link::Link;
 use crate::harness::postgres::Cluster;
-use crate::harness::relay::Relay;
 use crate::harness::seed::Seed;
 use crate::harness::stream::Subscription;
 use crate::harness::{Gateway, http, store};
@@ -45,7 +45,7 @@ const PING_WAIT: Duration = Duration::from_millis(200);
 struct World {
     // Before the cluster: they use it.
     nodes: Vec<Gateway>,
-    links: Vec<Relay>,
+    links: Vec<Link>,
     cluster: Cluster,
     database: String,
 }

@@ -5,7 +5,7 @@
 //! published clients (`client` for those that tell what they see, `driver` for those that do as they
 //! are told, a browser among them), a network that can be broken (`proxy`), hops that play a part
 //! (`script`) or are real (`daemon`, `varnish`), TLS (`secure`), databases and the store seen from beside
-//! (`store`), and servers of PostgreSQL that can fail (`postgres`, behind a `relay`). Nothing here sleeps for luck: every
+//! (`store`), and servers of PostgreSQL that can fail (`postgres`, behind a `link`). Nothing here sleeps for luck: every
 //! wait has a condition and a deadline.
 
 pub(crate) mod admin;
@@ -18,13 +18,13 @@ pub(crate) mod daemon;
 pub(crate) mod driver;
 pub(crate) mod fake;
 pub(crate) mod ledger;
+pub(crate) mod link;
 pub(crate) mod postgres;
 pub(crate) mod process;
 pub(crate) mod proxy;
 pub(crate) mod purged;
 pub(crate) mod raw;
 pub(crate) mod receiver;
-pub(crate) mod relay;
 pub(crate) mod rollout;
 pub(crate) mod script;
 pub(crate) mod secure;
@@ -47,9 +47,9 @@ use sqlx::AnyConnection;
 use tempfile::TempDir;
 
 use admin::{Admin, Environment};
+use link::Link;
 use postgres::{Cluster, url_at};
 use process::Process;
-use relay::Relay;
 use store::Database;
 
 /// How long something may take that happens "within a moment". It is long because tests share two
@@ -133,10 +133,10 @@ impl Builder {
         count: usize,
         cluster: &Cluster,
         database: &str,
-    ) -> (Vec<Gateway>, Vec<Relay>) {
+    ) -> (Vec<Gateway>, Vec<Link>) {
         let (mut nodes, mut links) = (Vec::new(), Vec::new());
         for _ in 0..count {
-            let link = Relay::start(cluster.address()).await;
+            let link = Link::start(cluster.address()).await;
             let url = url_at(database, link.address());
             nodes.push(self.clone().set("store.url", url.as_str()).start().await);
             links.push(link);
@@ -221,6 +221,24 @@ impl Gateway {
         .set("log.format", "json")
     }
 
+    /// A relay in front of what is at `upstream`. It is a gateway to its clients, and has no store.
+    pub(crate) fn relay(upstream: &str) -> Builder {
+        let mut builder = Self::first_start().set("relay.upstream", upstream);
+        builder.arguments = vec!["relay"];
+        builder.postgres = false;
+        // What must come soon in a test may come later in a company.
+        let builder = builder.set("relay.token", ADMIN_TOKEN).set("relay.poll_seconds", 5);
+        match std::env::var("FLAGCAST_TEST_FAN_OUT") {
+            Ok(fan_out) => builder.set("stream.fan_out", fan_out.as_str()),
+            Err(_) => builder,
+        }
+    }
+
+    /// What a relay tells of itself.
+    pub(crate) async fn relay_status(&self) -> Value {
+        read_json(&self.ops_url("/relay/status")).await
+    }
+
     /// A gateway that serves a fixture.
     pub(crate) fn fixture(text: impl Into<String>) -> Builder {
         let mut builder = Self::builder();
@@ -233,6 +251,11 @@ impl Gateway {
     pub(crate) fn files(&self) -> Vec<String> {
         let files = std::fs::read_dir(self.directory.path()).unwrap();
         files.map(|file| file.unwrap().file_name().into_string().unwrap()).collect()
+    }
+
+    /// A file or folder in its directory.
+    pub(crate) fn path(&self, name: &str) -> std::path::PathBuf {
+        self.directory.path().join(name)
     }
 
     /// The address of the public listener.

@@ -45,6 +45,7 @@ mod purge;
 mod push_only;
 mod reads;
 mod receivers;
+mod relays;
 mod rolling;
 mod scenarios;
 mod sdk_identity;

@@ -6,8 +6,8 @@ use sqlx::{Connection as _, Executor as _, PgConnection};
 
 use super::{change_as, impatient};
 use crate::harness::admin::Environment;
+use crate::harness::link::Link;
 use crate::harness::postgres::{Cluster, url_at};
-use crate::harness::relay::Relay;
 use crate::harness::wire::{ASKS, Wire};
 use crate::harness::{Gateway, eventually};
 
@@ -21,10 +21,10 @@ const WAIT_AT_COMMIT: &str = "
 /// The header of a request that may be repeated.
 const ONCE: [(&str, &str); 1] = [("idempotency-key", "only-once")];
 
-/// A gateway behind a relay, and a session beside it that holds up commits.
+/// A gateway behind a link, and a session beside it that holds up commits.
 struct Scene {
     cluster: Cluster,
-    relay: Relay,
+    link: Link,
     beside: PgConnection,
     gateway: Gateway,
     environment: Environment,
@@ -35,8 +35,8 @@ impl Scene {
     async fn set() -> Self {
         let cluster = Cluster::start().await;
         let url = cluster.create_database().await;
-        let relay = Relay::start(cluster.address()).await;
-        let through = url_at(&url, relay.address());
+        let link = Link::start(cluster.address()).await;
+        let through = url_at(&url, link.address());
         let gateway = impatient()
             // Longer than it takes to arrange the fault: a lock is waited for so long.
             .set("store.busy_timeout_ms", 4000)
@@ -48,7 +48,7 @@ impl Scene {
         let mut beside = PgConnection::connect(&url).await.unwrap();
         beside.execute(WAIT_AT_COMMIT).await.unwrap();
         beside.execute("SELECT pg_advisory_lock(4711)").await.unwrap();
-        Self { cluster, relay, beside, gateway, environment, before }
+        Self { cluster, link, beside, gateway, environment, before }
     }
 
     /// Asks for a change and does `fault` while its commit waits; what came back.
@@ -124,14 +124,14 @@ async fn a_commit_whose_answer_is_lost_is_done_once() {
     let mut scene = Scene::set().await;
     let mut stream = Wire::open(&scene.gateway, &scene.environment.client_key, ASKS).await;
     let answer = scene.change_with(async |scene| {
-        scene.relay.hold_answers(true);
+        scene.link.hold_answers(true);
         scene.let_commit().await;
         scene.is_made().await;
-        scene.relay.break_down();
+        scene.link.break_down();
     });
     is_unknown(answer.await);
-    scene.relay.hold_answers(false);
-    scene.relay.lead_to(scene.cluster.address());
+    scene.link.hold_answers(false);
+    scene.link.lead_to(scene.cluster.address());
     // Those who listen are told all the same.
     stream.reaches(scene.before + 1).await;
     assert!(scene.repeat().await, "it was done before");
@@ -159,7 +159,7 @@ async fn a_commit_in_a_silent_network_is_answered_in_time() {
     let mut scene = Scene::set().await;
     let began = std::time::Instant::now();
     let answer = scene.change_with(async |scene| {
-        scene.relay.hold_answers(true);
+        scene.link.hold_answers(true);
         scene.let_commit().await;
         scene.is_made().await;
     });
@@ -167,7 +167,7 @@ async fn a_commit_in_a_silent_network_is_answered_in_time() {
     // The wait for the store and 5 s, and what the scene takes.
     assert!(began.elapsed().as_secs() < 15, "{:?}", began.elapsed());
     eprintln!("answered after {:?}", began.elapsed());
-    scene.relay.hold_answers(false);
+    scene.link.hold_answers(false);
     assert!(scene.repeat().await, "it was done before");
     scene.ends_one_further().await;
 }

@@ -7,8 +7,8 @@ use tokio::task::JoinHandle;
 
 use super::{change_at_last, impatient};
 use crate::harness::admin::Environment;
+use crate::harness::link::Link;
 use crate::harness::postgres::{Cluster, url_at};
-use crate::harness::relay::Relay;
 use crate::harness::wire::{ASKS, Wire};
 use crate::harness::{Gateway, eventually, read_json};
 
@@ -46,9 +46,9 @@ impl Watcher {
     }
 }
 
-/// Two nodes behind a relay, with those who read and listen at both.
+/// Two nodes behind a link, with those who read and listen at both.
 struct Scene {
-    relay: Relay,
+    link: Link,
     nodes: Vec<Gateway>,
     environment: Environment,
     watchers: Vec<Watcher>,
@@ -57,8 +57,8 @@ struct Scene {
 
 impl Scene {
     async fn set(cluster: &Cluster, url: &str) -> Self {
-        let relay = Relay::start(cluster.address()).await;
-        let nodes = impatient().nodes(2, &url_at(url, relay.address())).await;
+        let link = Link::start(cluster.address()).await;
+        let nodes = impatient().nodes(2, &url_at(url, link.address())).await;
         let environment = nodes[0].shop().await;
         let known = nodes[0].admin().revision(&environment).await;
         let mut streams = Vec::new();
@@ -69,7 +69,7 @@ impl Scene {
             streams.push(stream);
         }
         let watchers = nodes.iter().map(|node| Watcher::start(node, &environment)).collect();
-        Self { relay, nodes, environment, watchers, streams }
+        Self { link, nodes, environment, watchers, streams }
     }
 
     /// Makes changes that everybody sees; the last revision.
@@ -128,11 +128,11 @@ async fn after_a_failover_that_lost_changes_no_revision_goes_back() {
     let lost = scene.change(30..35).await;
     assert_eq!(lost, kept + 5);
 
-    scene.relay.break_down();
+    scene.link.break_down();
     primary.kill().await;
     standby.promote().await;
     let promoted = std::time::Instant::now();
-    scene.relay.lead_to(standby.address());
+    scene.link.lead_to(standby.address());
     scene.goes_on_beyond(lost, 24).await;
     eprintln!("all is well {:?} after the promotion", promoted.elapsed());
 }
@@ -146,9 +146,9 @@ async fn after_a_failover_to_a_synchronous_standby_every_change_is_there() {
     let standby = primary.standby(true).await;
     let last = scene.change(20..30).await;
     primary.kill().await;
-    scene.relay.break_down();
+    scene.link.break_down();
     standby.promote().await;
-    scene.relay.lead_to(standby.address());
+    scene.link.lead_to(standby.address());
     scene.goes_on_beyond(last, 29).await;
 }
 
@@ -161,8 +161,8 @@ async fn after_a_restored_dump_no_revision_goes_back() {
     scene.change(20..25).await;
     let dump = cluster.dump(&database).await;
     let lost = scene.change(30..35).await;
-    scene.relay.break_down();
+    scene.link.break_down();
     cluster.restore(&database, dump).await;
-    scene.relay.lead_to(cluster.address());
+    scene.link.lead_to(cluster.address());
     scene.goes_on_beyond(lost, 24).await;
 }

@@ -7,22 +7,21 @@ use super::{
     readiness_becomes,
 };
 use crate::harness::admin::Environment;
+use crate::harness::link::Link;
 use crate::harness::postgres::{Cluster, url_at};
-use crate::harness::relay::Relay;
 use crate::harness::wire::{ASKS, Wire};
 use crate::harness::{Gateway, eventually};
 
-/// A gateway whose way to the database leads through a relay.
-async fn scene() -> (Cluster, Relay, Gateway, Environment, u64) {
+/// A gateway whose way to the database leads through a link.
+async fn scene() -> (Cluster, Link, Gateway, Environment, u64) {
     let cluster = Cluster::start().await;
     let url = cluster.create_database().await;
-    let relay = Relay::start(cluster.address()).await;
-    let gateway =
-        impatient().set("store.url", url_at(&url, relay.address()).as_str()).start().await;
+    let link = Link::start(cluster.address()).await;
+    let gateway = impatient().set("store.url", url_at(&url, link.address()).as_str()).start().await;
     let environment = gateway.shop().await;
     let known = gateway.admin().revision(&environment).await;
     everything_is_read(&gateway, &environment, known).await;
-    (cluster, relay, gateway, environment, known)
+    (cluster, link, gateway, environment, known)
 }
 
 async fn is_well_again(
@@ -44,11 +43,11 @@ async fn is_well_again(
 
 #[tokio::test]
 async fn a_network_that_is_cut_without_a_word_is_noticed() {
-    let (_cluster, relay, gateway, environment, known) = scene().await;
+    let (_cluster, link, gateway, environment, known) = scene().await;
     let mut direct = Wire::open(&gateway, &environment.client_key, ASKS).await;
     let mut cached = Wire::open(&gateway, &environment.client_key, THROUGH_A_CACHE).await;
     let cut = Instant::now();
-    relay.hold_everything(true);
+    link.hold_everything(true);
     everything_is_read(&gateway, &environment, known).await;
     change_is_refused(&gateway, &environment, "store_unavailable").await;
     readiness_becomes(&gateway, false).await;
@@ -61,14 +60,14 @@ async fn a_network_that_is_cut_without_a_word_is_noticed() {
     for _ in 0..3 {
         change_is_refused(&gateway, &environment, "store_unavailable").await;
     }
-    relay.hold_everything(false);
+    link.hold_everything(false);
     is_well_again(&gateway, &environment, known, &mut direct).await;
 }
 
 /// As after the restart of a firewall: what was open stays silent for ever, and nobody closes it.
 #[tokio::test]
 async fn connections_that_the_network_has_forgotten_are_replaced() {
-    let (_cluster, relay, gateway, environment, mut known) = scene().await;
+    let (_cluster, link, gateway, environment, mut known) = scene().await;
     let mut direct = Wire::open(&gateway, &environment.client_key, ASKS).await;
     for _ in 0..3 {
         // All of them are in use, or were a moment ago.
@@ -79,7 +78,7 @@ async fn connections_that_the_network_has_forgotten_are_replaced() {
                 admin.send(reqwest::Method::GET, &path, None).await.unwrap()
             }));
         }
-        relay.forget_connections();
+        link.forget_connections();
         for asking in asking {
             let (status, answer) = asking.await.unwrap();
             assert!(status == 200 || status == 503, "{status} {answer}");

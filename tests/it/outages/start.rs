@@ -1,6 +1,6 @@
 //! The database is away, or wrong, when a gateway starts.
 
-use super::{impatient, readiness, readiness_becomes};
+use super::{everything_is_read, impatient, readiness, readiness_becomes};
 use crate::harness::eventually;
 use crate::harness::http;
 use crate::harness::postgres::{Cluster, Stop, url_at};
@@ -65,4 +65,18 @@ async fn a_standby_is_no_store() {
     standby.promote().await;
     readiness_becomes(&gateway, true).await;
     gateway.shop().await;
+}
+
+/// A node that was started a moment ago, and that nobody has asked for anything, knows its flags all the same.
+#[tokio::test]
+async fn a_node_that_nobody_has_asked_serves_what_it_found_at_its_start() {
+    let cluster = Cluster::start().await;
+    let url = cluster.create_database().await;
+    let first = impatient().set("store.url", url.as_str()).start().await;
+    let environment = first.shop().await;
+    let known = first.admin().set_value(&environment, "limit", 1).await;
+    let second = impatient().set("store.url", url.as_str()).start().await;
+    second.metric_becomes("flagcast_flagset_builds_total", &[], 1).await;
+    cluster.kill().await;
+    everything_is_read(&second, &environment, known).await;
 }

@@ -1,4 +1,4 @@
-//! A network between the gateway and its database that a test can break.
+//! A network between two processes, such as a gateway and its database, that a test can break.
 //!
 //! It passes bytes on and knows no protocol. It can cut every connection, turn new ones away, lead
 //! them to another server, and hold what the server answers or everything, as a network does that loses
@@ -14,8 +14,8 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
-/// A running relay. Dropping it cuts everything that goes through it.
-pub(crate) struct Relay {
+/// A running link. Dropping it cuts everything that goes through it.
+pub(crate) struct Link {
     address: SocketAddr,
     network: Arc<Network>,
     accepting: JoinHandle<()>,
@@ -41,8 +41,8 @@ enum Held {
     Everything,
 }
 
-impl Relay {
-    /// Starts a relay in front of `upstream`.
+impl Link {
+    /// Starts a link to `upstream`.
     pub(crate) async fn start(upstream: SocketAddr) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
@@ -90,7 +90,7 @@ impl Relay {
     }
 }
 
-impl Drop for Relay {
+impl Drop for Link {
     fn drop(&mut self) {
         self.accepting.abort();
         self.network.cuts.send_modify(|cuts| *cuts += 1);

@@ -3,8 +3,13 @@
 //! It is what `GET /sdk/v1/environments/{key}/snapshot` answers with and what a relay keeps on its disk. It
 //! holds what only server keys may see and the digests of those keys, so it is not for the public.
 
+#[cfg(test)]
+mod tests;
+mod wire;
+
 use sha2::{Digest as _, Sha256};
 
+use self::wire::{FORMAT, Head, Wire};
 use crate::model::{Environment, EnvironmentState, Revision};
 
 /// An environment as of one instant.
@@ -31,8 +36,8 @@ pub struct Mark {
     pub server_key_hashes: Vec<String>,
 }
 
-/// What cannot be read as a snapshot.
-#[derive(Debug, thiserror::Error)]
+/// Why bytes are no snapshot.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
 pub struct Unreadable(String);
 
@@ -53,15 +58,27 @@ impl Mark {
 }
 
 impl Snapshot {
-    /// As bytes.
+    /// As bytes: JSON without a secret in it, but with what only server keys may see.
     #[must_use]
     pub fn encode(&self) -> Vec<u8> {
-        todo!()
+        serde_json::to_vec(&Wire::of(self)).expect("texts and numbers always have a JSON form")
     }
 
-    /// Reads what [`Self::encode`] wrote.
+    /// Reads what [`Self::encode`] wrote, here or in another version that keeps to the same format.
     pub fn decode(bytes: &[u8]) -> Result<Self, Unreadable> {
-        todo!("{}", bytes.len())
+        // Before all else: what a newer format holds need not make sense here.
+        let Head { format } =
+            serde_json::from_slice(bytes).map_err(|error| Unreadable(error.to_string()))?;
+        if format != FORMAT {
+            return Err(Unreadable(format!(
+                "it has the format {format}, and this version of Flagcast reads {FORMAT}; take the \
+                 version that wrote it, or a newer one"
+            )));
+        }
+        let mut reader = serde_json::Deserializer::from_slice(bytes);
+        let wire: Wire = serde_path_to_error::deserialize(&mut reader)
+            .map_err(|error| Unreadable(error.to_string()))?;
+        wire.snapshot()
     }
 
     /// Its mark.
