@@ -27,11 +27,7 @@ use crate::fixture::Fixture;
 use crate::flagset::{Bounds, Directory, FlagSets};
 use crate::http::{Admin, Evaluations, Ops, StoreHealth, Tls};
 use crate::metrics::{Metrics, WebhookMetrics};
-<<<<<<< HEAD
-use crate::model::{AttemptOutcome, ClientKey, EnvironmentKind, WebhookStatus};
-=======
 use crate::model::{AttemptOutcome, ClientKey, Environment, EnvironmentKind, WebhookStatus};
->>>>>>> g
 use crate::origin::{Ledger, StoreLedger};
 use crate::shutdown::Shutdown;
 use crate::store::{Store, StoreError};

@@ -20,7 +20,7 @@ use super::usage::Usage;
 use crate::config::Relay as Settings;
 use crate::flagset::{Stranger, Word};
 use crate::metrics::RelayMetrics;
-use crate::model::ClientKey;
+use crate::model::{ClientKey, Secret};
 use crate::shutdown::Shutdown;
 use crate::snapshot::Snapshot;
 use crate::told::Told;
@@ -48,7 +48,7 @@ pub struct Keeper {
     idle: Duration,
     environments_max: usize,
     /// Never let go.
-    named: Vec<ClientKey>,
+    named: Vec<(Name, Secret)>,
     ready_stale: Duration,
     strangers: mpsc::Receiver<Stranger>,
     /// The environments that are held, by client key.
@@ -58,7 +58,7 @@ pub struct Keeper {
     /// Keys that are asked about, with those who wait.
     asking: HashMap<Name, Vec<oneshot::Sender<Word>>>,
     /// Keys that wait for their turn to be asked about.
-    queue: Vec<Name>,
+    queue: Vec<(Name, Secret)>,
     asked: JoinSet<(Name, Answer)>,
     unknown: HashMap<Name, Instant>,
     unknown_count: Arc<AtomicUsize>,
@@ -76,7 +76,11 @@ struct Kept {
 #[derive(Debug)]
 enum Answer {
     Found(Box<Snapshot>),
+    /// What was held anyway has this key by now.
+    Admitted,
     Unknown,
+    /// There is no key to ask with.
+    Closed,
     Away,
 }
 
@@ -86,9 +90,9 @@ pub struct Watch {
     held: Arc<Held>,
     told: Arc<Told>,
     usage: Usage,
-    upstream: String,
+    upstream: Upstream,
     unknown: Arc<AtomicUsize>,
-    named: Vec<ClientKey>,
+    named: Vec<(Name, Secret)>,
     ready_stale: Duration,
 }
 
@@ -123,7 +127,7 @@ impl Keeper {
             unknown_for: Duration::from_secs(settings.unknown_seconds),
             idle: Duration::from_secs(settings.idle_seconds),
             environments_max: settings.environments_max,
-            named: settings.named(),
+            named: settings.named().into_iter().map(|key| (Name::of(key.expose()), key)).collect(),
             ready_stale: Duration::from_secs(settings.ready_stale_seconds),
             strangers,
             links: HashMap::new(),
@@ -140,11 +144,7 @@ impl Keeper {
             keeper.take_up(snapshot, Phase::Disk);
         }
         tracing::info!(environments = found, %folder, "snapshots on the disk");
-        for client_key in keeper.named.clone() {
-            if !keeper.links.contains_key(&client_key) {
-                keeper.wanted(Name::of(client_key.as_str()), None);
-            }
-        }
+        keeper.want_named();
         Ok(keeper)
     }
 
@@ -155,7 +155,7 @@ impl Keeper {
             held: Arc::clone(&self.held),
             told: Arc::clone(&self.common.told),
             usage: self.usage.clone(),
-            upstream: self.common.upstream.base().to_owned(),
+            upstream: self.common.upstream.clone(),
             unknown: Arc::clone(&self.unknown_count),
             named: self.named.clone(),
             ready_stale: self.ready_stale,
@@ -170,7 +170,9 @@ impl Keeper {
             tokio::select! {
                 () = shutdown.stopped() => return,
                 stranger = self.strangers.recv() => match stranger {
-                    Some(Stranger { key, answer }) => self.wanted(Name::of(&key), Some(answer)),
+                    Some(Stranger { key, answer }) => {
+                        self.wanted(Secret::new(key), Some(answer));
+                    }
                     None => return,
                 },
                 Some(Ok((name, answer))) = self.asked.join_next() => self.found_out(&name, answer),
@@ -186,7 +188,9 @@ impl Keeper {
     }
 
     /// Somebody came with a key that the directory does not know.
-    fn wanted(&mut self, name: Name, waiting: Option<oneshot::Sender<Word>>) {
+    fn wanted(&mut self, key: Secret, waiting: Option<oneshot::Sender<Word>>) {
+        self.recognise(&key);
+        let name = Name::of(key.expose());
         let say = |waiting: Option<oneshot::Sender<Word>>, word| {
             if let Some(waiting) = waiting {
                 waiting.send(word).ok();
@@ -217,21 +221,58 @@ impl Keeper {
             return say(waiting, Word::Away);
         }
         self.asking.insert(name.clone(), waiting.into_iter().collect());
-        self.queue.push(name);
+        self.queue.push((name, key));
         self.ask();
+    }
+
+    /// A key that opened an environment before a restart opens it again, whether the upstream can be asked or
+    /// not; and it is asked with from now on.
+    fn recognise(&self, key: &Secret) {
+        let Some(flagsmith) = self.common.upstream.flagsmith() else { return };
+        let owner = flagsmith.recognise(key.expose());
+        if let Some(kept) = owner.and_then(|client_key| self.links.get(&client_key)) {
+            let directory = &self.common.told.directory;
+            kept.line.replace(directory, |snapshot| flagsmith.with_its_keys(snapshot));
+            kept.line.look();
+        }
+    }
+
+    /// Has those asked about that are named and not held.
+    fn want_named(&mut self) {
+        for (name, key) in self.named.clone() {
+            let is_held = self.owner(&name).is_some_and(|key| self.links.contains_key(&key));
+            if !is_held && !self.unknown.contains_key(&name) {
+                self.wanted(key, None);
+            }
+        }
+    }
+
+    /// The client key of an environment with this name, as far as that is known.
+    fn owner(&self, name: &Name) -> Option<ClientKey> {
+        owner(&self.common.upstream, name)
     }
 
     /// Asks about as many keys as may be asked about at a time.
     fn ask(&mut self) {
         while self.asked.len() < ASKING_MAX && !self.queue.is_empty() {
-            let name = self.queue.remove(0);
-            let upstream = self.common.upstream.clone();
+            let (name, key) = self.queue.remove(0);
+            let (upstream, held) = (self.common.upstream.clone(), Arc::clone(&self.held));
             self.asked.spawn(async move {
-                let answer = match upstream.snapshot(&name, None, None).await {
-                    Ok(Fetched::New(snapshot)) => Answer::Found(snapshot),
+                let answer = match upstream.find(key.expose()).await {
+                    Ok(Fetched::New(snapshot)) => {
+                        match held.by_client_key(&snapshot.environment.client_key) {
+                            // Another key of what is held: its link has to see that.
+                            Some(line) => match line.ask_again().await {
+                                Ok(()) => Answer::Admitted,
+                                Err(_) => Answer::Away,
+                            },
+                            None => Answer::Found(snapshot),
+                        }
+                    }
                     Ok(Fetched::Unknown) => Answer::Unknown,
+                    Ok(Fetched::Closed(_)) => Answer::Closed,
                     // Without a revision and without a snapshot of ours there is no other answer.
-                    Ok(Fetched::Same | Fetched::Behind) => Answer::Away,
+                    Ok(Fetched::Same | Fetched::Behind(_)) => Answer::Away,
                     Err(error) => {
                         tracing::warn!(%error, "cannot ask the upstream about a key");
                         Answer::Away
@@ -250,13 +291,12 @@ impl Keeper {
                 }
                 Word::Settled
             }
-            Answer::Unknown => {
-                if self.unknown.len() < UNKNOWN_MAX {
-                    self.unknown.insert(name.clone(), Instant::now() + self.unknown_for);
-                }
-                Word::Settled
-            }
-            Answer::Away => self.take_from_disk(name),
+            Answer::Admitted => Word::Settled,
+            Answer::Unknown => self.remember_unknown(name),
+            Answer::Closed if self.take_from_disk(name) => Word::Settled,
+            Answer::Closed => self.remember_unknown(name),
+            Answer::Away if self.take_from_disk(name) => Word::Settled,
+            Answer::Away => Word::Away,
         };
         for waiting in self.asking.remove(name).unwrap_or_default() {
             waiting.send(word).ok();
@@ -264,17 +304,28 @@ impl Keeper {
         self.ask();
     }
 
-    /// It was let go, and the upstream is away now: the last known flags are on the disk.
-    fn take_from_disk(&mut self, name: &Name) -> Word {
-        let Name::Client(key) = name else { return Word::Away };
-        let Ok(key) = ClientKey::parse(key) else { return Word::Settled };
-        let Some(snapshot) = self.common.disk.find(&key) else { return Word::Away };
-        self.take_up(snapshot, Phase::Disk);
+    fn remember_unknown(&mut self, name: &Name) -> Word {
+        if self.unknown.len() < UNKNOWN_MAX {
+            self.unknown.insert(name.clone(), Instant::now() + self.unknown_for);
+        }
         Word::Settled
     }
 
+    /// It was let go, and the upstream is away now: the last known flags may be on the disk.
+    fn take_from_disk(&mut self, name: &Name) -> bool {
+        let Some(key) = self.owner(name) else { return false };
+        let Some(snapshot) = self.common.disk.find(&key) else { return false };
+        self.take_up(snapshot, Phase::Disk);
+        true
+    }
+
     /// Holds an environment from now on, and follows it.
-    fn take_up(&mut self, snapshot: Snapshot, phase: Phase) {
+    fn take_up(&mut self, mut snapshot: Snapshot, phase: Phase) {
+        if phase == Phase::Disk
+            && let Some(flagsmith) = self.common.upstream.flagsmith()
+        {
+            snapshot = flagsmith.recall(&snapshot);
+        }
         let client_key = snapshot.environment.client_key.clone();
         let line = self.held.add(snapshot, phase);
         self.common.told.seed(&line.entry());
@@ -326,21 +377,18 @@ impl Keeper {
             let told = &self.common.told;
             if told.directory.take_use(kept.line.id) || told.hub.open(kept.line.id) > 0 {
                 kept.used = now;
-            } else if kept.used.elapsed() >= self.idle && !self.named.contains(client_key) {
+            } else if kept.used.elapsed() >= self.idle {
                 idle.push(client_key.clone());
             }
         }
+        let named: Vec<_> = self.named.iter().filter_map(|(name, _)| self.owner(name)).collect();
+        idle.retain(|client_key| !named.contains(client_key));
         for client_key in idle {
             tracing::info!(%client_key, "nobody uses it; it is let go");
             self.let_go(&client_key);
         }
         // A named environment that could not be asked about at the start.
-        for client_key in self.named.clone() {
-            let name = Name::of(client_key.as_str());
-            if !self.links.contains_key(&client_key) && !self.unknown.contains_key(&name) {
-                self.wanted(name, None);
-            }
-        }
+        self.want_named();
         self.measure();
     }
 
@@ -369,8 +417,8 @@ impl Watch {
             self.held.lines().iter().map(|line| self.line(line)).collect();
         environments.sort_by(|a, b| a.client_key.cmp(&b.client_key));
         Report {
-            upstream: self.upstream.clone(),
-            kind: "flagcast",
+            upstream: self.upstream.base().to_owned(),
+            kind: self.upstream.kind(),
             environments,
             unknown_keys: self.unknown.load(Ordering::Relaxed),
             usage_waiting: self.usage.waiting(),
@@ -409,10 +457,10 @@ impl Watch {
     #[must_use]
     pub fn health(&self) -> Health {
         let lines = self.held.lines();
-        let holds = |key: &ClientKey| {
-            lines.iter().any(|line| line.snapshot().environment.client_key == *key)
+        let holds = |name: &Name| {
+            owner(&self.upstream, name).is_some_and(|key| lines.iter().any(|line| line.is_of(&key)))
         };
-        if let Some(missing) = self.named.iter().find(|key| !holds(key)) {
+        if let Some((missing, _)) = self.named.iter().find(|(name, _)| !holds(name)) {
             return Health::NotReady(format!("no snapshot of {missing} yet"));
         }
         if self.ready_stale.is_zero() {
@@ -424,5 +472,13 @@ impl Watch {
         }
         let seconds = stale.as_secs();
         Health::NotReady(format!("flags have not been confirmed by the upstream for {seconds} s"))
+    }
+}
+
+/// The client key of an environment with this name, as far as that is known.
+fn owner(upstream: &Upstream, name: &Name) -> Option<ClientKey> {
+    match name {
+        Name::Client(key) => ClientKey::parse(key).ok(),
+        Name::Digest(digest) => upstream.flagsmith()?.owner(digest),
     }
 }

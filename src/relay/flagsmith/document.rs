@@ -222,11 +222,9 @@ impl Shares {
         }
     }
 
-    /// Shares of all variants; of no variant if the state has no shares.
+    /// One share for each variant: those that a state does not name get nothing.
     fn filled(&self, mut weights: Vec<Weight>) -> Vec<Weight> {
-        if !weights.is_empty() {
-            weights.resize(self.variants.len(), Weight::default());
-        }
+        weights.resize(self.variants.len(), Weight::default());
         weights
     }
 }

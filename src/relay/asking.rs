@@ -1,0 +1,185 @@
+//! The HTTP by which a relay asks, whatever its upstream is.
+//!
+//! Streams and questions have connections of their own: over HTTP/2 a connection carries only so many
+//! requests at a time, and one more would wait behind streams that never end.
+
+use std::io::Read as _;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use flate2::read::GzDecoder;
+use reqwest::header::{ACCEPT, CACHE_CONTROL, CONTENT_ENCODING};
+use reqwest::{Client, ClientBuilder, Response};
+
+use super::upstream::Failure;
+use crate::config::{self, ConfigError};
+use crate::outbound;
+
+/// Streams on one connection of HTTP/2; gateways and proxies allow 100 or more.
+const STREAMS_PER_CONNECTION: usize = 90;
+
+/// How long a connection may take.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// How long an answer may take in all. A pinned read at the upstream waits half a second itself.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(15);
+
+/// How long the head of a stream may take.
+const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Silence after which a connection of HTTP/2 is asked for a sign of life.
+const KEEP_ALIVE: Duration = Duration::from_secs(15);
+
+/// Largest snapshot: no environment that the limits allow comes near.
+pub(super) const SNAPSHOT_BYTES_MAX: u64 = 256 * 1024 * 1024;
+
+/// Largest answer to anything else.
+pub(super) const ANSWER_BYTES_MAX: u64 = 1024 * 1024;
+
+/// The connections for streams of one upstream.
+#[derive(Debug)]
+pub(super) struct Lanes {
+    base: String,
+    http2: config::Http2,
+    lanes: Mutex<Vec<Lane>>,
+}
+
+/// A client with connections of its own, for streams.
+#[derive(Clone, Debug)]
+struct Lane {
+    client: Client,
+    open: Arc<AtomicUsize>,
+}
+
+/// A stream that is open.
+#[derive(Debug)]
+pub(super) struct OpenStream {
+    response: Response,
+    open: Arc<AtomicUsize>,
+}
+
+impl Lanes {
+    pub(super) fn new(base: &str, http2: config::Http2) -> Self {
+        Self { base: base.to_owned(), http2, lanes: Mutex::default() }
+    }
+
+    /// Opens a stream; nothing but the status of an answer that is none.
+    pub(super) async fn open(&self, path: &str) -> Result<Result<OpenStream, Response>, Failure> {
+        let Lane { client, open } = self.lane()?;
+        open.fetch_add(1, Ordering::Relaxed);
+        let counted = Counted(Some(open));
+        let asked = client
+            .get(format!("{}{path}", self.base))
+            .header(ACCEPT, "text/event-stream")
+            .header(CACHE_CONTROL, "no-cache")
+            .send();
+        let answer = tokio::time::timeout(HEAD_TIMEOUT, asked).await;
+        let response = answer
+            .map_err(|_| Failure::Away("the stream does not begin".to_owned()))?
+            .map_err(away)?;
+        if response.status().as_u16() != 200 {
+            return Ok(Err(response));
+        }
+        Ok(Ok(OpenStream { response, open: counted.keep() }))
+    }
+
+    /// A client whose connection has room for a stream.
+    fn lane(&self) -> Result<Lane, Failure> {
+        let mut lanes = self.lanes.lock().unwrap_or_else(PoisonError::into_inner);
+        let has_room = |lane: &&Lane| lane.open.load(Ordering::Relaxed) < STREAMS_PER_CONNECTION;
+        if let Some(lane) = lanes.iter().find(has_room) {
+            return Ok(lane.clone());
+        }
+        let client = build(client(&self.base, self.http2))
+            .map_err(|error| Failure::Away(error.to_string()))?;
+        let lane = Lane { client, open: Arc::default() };
+        lanes.push(lane.clone());
+        Ok(lane)
+    }
+}
+
+impl OpenStream {
+    /// The next bytes; nothing at the end.
+    pub(super) async fn chunk(&mut self) -> Result<Option<bytes::Bytes>, Failure> {
+        self.response.chunk().await.map_err(away)
+    }
+}
+
+impl Drop for OpenStream {
+    fn drop(&mut self) {
+        self.open.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// Gives a stream's place back unless the stream came to be.
+struct Counted(Option<Arc<AtomicUsize>>);
+
+impl Counted {
+    fn keep(mut self) -> Arc<AtomicUsize> {
+        self.0.take().unwrap_or_default()
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        if let Some(open) = self.0.take() {
+            open.fetch_sub(1, Ordering::Relaxed);
+        }
+    }
+}
+
+/// A client for questions, which have their answers in time.
+pub(super) fn asker(base: &str, http2: config::Http2) -> Result<Client, ConfigError> {
+    build(client(base, http2).timeout(ANSWER_TIMEOUT))
+}
+
+fn client(base: &str, http2: config::Http2) -> ClientBuilder {
+    let builder = outbound::client_for([base])
+        .connect_timeout(CONNECT_TIMEOUT)
+        .http2_keep_alive_interval(KEEP_ALIVE)
+        .http2_keep_alive_timeout(KEEP_ALIVE)
+        .tcp_nodelay(true);
+    match http2 {
+        config::Http2::Auto => builder,
+        config::Http2::Always => builder.http2_prior_knowledge(),
+    }
+}
+
+fn build(builder: ClientBuilder) -> Result<Client, ConfigError> {
+    builder.build().map_err(|error| {
+        ConfigError::new(format!("relay.upstream cannot be asked: TLS fails ({error})"))
+    })
+}
+
+/// What a failed request says: the last cause names what happened.
+pub(super) fn away(error: reqwest::Error) -> Failure {
+    let error = error.without_url();
+    let mut cause: &dyn std::error::Error = &error;
+    while let Some(deeper) = cause.source() {
+        cause = deeper;
+    }
+    Failure::Away(cause.to_string())
+}
+
+/// A body, unpacked if it is packed, and never larger than `max`.
+pub(super) async fn body(mut answer: Response, max: u64) -> Result<Vec<u8>, Failure> {
+    let is_packed = answer.headers().get(CONTENT_ENCODING).is_some_and(|how| how == "gzip");
+    let too_large = || Failure::Away(format!("its answer has more than {max} bytes"));
+    let mut bytes = Vec::new();
+    while let Some(chunk) = answer.chunk().await.map_err(away)? {
+        bytes.extend_from_slice(&chunk);
+        if bytes.len() as u64 > max {
+            return Err(too_large());
+        }
+    }
+    if !is_packed {
+        return Ok(bytes);
+    }
+    let mut plain = Vec::new();
+    let mut unpacking = GzDecoder::new(bytes.as_slice()).take(max + 1);
+    unpacking
+        .read_to_end(&mut plain)
+        .map_err(|error| Failure::Away(format!("its answer cannot be unpacked: {error}")))?;
+    if plain.len() as u64 > max { Err(too_large()) } else { Ok(plain) }
+}
