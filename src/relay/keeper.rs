@@ -293,8 +293,11 @@ impl Keeper {
             }
             Answer::Admitted => Word::Settled,
             Answer::Unknown => self.remember_unknown(name),
-            Answer::Closed if self.take_from_disk(name) => Word::Settled,
-            Answer::Closed => self.remember_unknown(name),
+            Answer::Closed => {
+                // Nobody was asked, so there is nothing to remember.
+                self.take_from_disk(name);
+                Word::Settled
+            }
             Answer::Away if self.take_from_disk(name) => Word::Settled,
             Answer::Away => Word::Away,
         };

@@ -11,7 +11,7 @@ use crate::config::{Limits, RelayTraits};
 use crate::model::{ClientKey, EnvironmentId, Origin, Stamp, Traits, UpdatedAt};
 use crate::origin::{Answer, Ledger};
 use crate::store::{
-    Announced, EvaluationCount, StoreError, TraitsUpdate, WrittenTraits, now_micros,
+    Announced, EvaluationCount, StoreError, TraitsUpdate, UsageBatch, WrittenTraits, now_micros,
 };
 
 /// How far an announced instant may be ahead of our clock, in microseconds.
@@ -115,6 +115,19 @@ impl Ledger for RelayLedger {
                     self.usage.add(client_key.as_str().to_owned(), counts);
                 }
             }
+            Ok(())
+        })
+    }
+
+    fn add_usage<'a>(&'a self, batch: &'a UsageBatch) -> Answer<'a, ()> {
+        Box::pin(async move {
+            let client_key = self.held.client_key(batch.environment_id).ok_or_else(gone)?;
+            let counts = batch
+                .counts
+                .iter()
+                .map(|added| ((added.feature_key.clone(), added.day.clone()), added.count));
+            // Under the id that it came with: what comes here twice is counted once where it ends.
+            self.usage.pass_on(client_key.as_str().to_owned(), &batch.id, counts);
             Ok(())
         })
     }

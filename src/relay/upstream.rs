@@ -13,7 +13,7 @@ use crate::model::{ClientKey, Revision, SERVER_KEY_PREFIX, Traits};
 use crate::probe::Told;
 use crate::snapshot::Snapshot;
 use crate::store::TraitsUpdate;
-use crate::store::keys::digest;
+use crate::store::keys::{DIGEST_PREFIX, digest};
 
 /// The upstream of a relay. Clones share its connections.
 #[derive(Clone, Debug)]
@@ -112,6 +112,9 @@ impl Name {
     pub(super) fn of(key: &str) -> Self {
         if key.starts_with(SERVER_KEY_PREFIX) {
             Self::Digest(digest(key))
+        } else if let Some(digest) = key.strip_prefix(DIGEST_PREFIX) {
+            // A relay below ours knows no more than that.
+            Self::Digest(digest.to_owned())
         } else {
             Self::Client(key.to_owned())
         }
@@ -121,7 +124,7 @@ impl Name {
     pub(super) fn segment(&self) -> String {
         match self {
             Self::Client(key) => key.clone(),
-            Self::Digest(digest) => format!("sha256:{digest}"),
+            Self::Digest(digest) => format!("{DIGEST_PREFIX}{digest}"),
         }
     }
 }
