@@ -42,7 +42,7 @@ pub(super) const ANSWER_BYTES_MAX: u64 = 1024 * 1024;
 pub(super) struct Lanes {
     base: String,
     http2: config::Http2,
-    lanes: Mutex<Vec<Lane>>,
+    open: Mutex<Vec<Lane>>,
 }
 
 /// A client with connections of its own, for streams.
@@ -61,7 +61,7 @@ pub(super) struct OpenStream {
 
 impl Lanes {
     pub(super) fn new(base: &str, http2: config::Http2) -> Self {
-        Self { base: base.to_owned(), http2, lanes: Mutex::default() }
+        Self { base: base.to_owned(), http2, open: Mutex::default() }
     }
 
     /// Opens a stream; nothing but the status of an answer that is none.
@@ -86,7 +86,7 @@ impl Lanes {
 
     /// A client whose connection has room for a stream.
     fn lane(&self) -> Result<Lane, Failure> {
-        let mut lanes = self.lanes.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut lanes = self.open.lock().unwrap_or_else(PoisonError::into_inner);
         let has_room = |lane: &&Lane| lane.open.load(Ordering::Relaxed) < STREAMS_PER_CONNECTION;
         if let Some(lane) = lanes.iter().find(has_room) {
             return Ok(lane.clone());

@@ -52,10 +52,8 @@ impl Gateway {
         wanted: Option<Revision>,
         held: Option<&Snapshot>,
     ) -> Result<Fetched, Failure> {
-        let mut path = format!("/sdk/v1/environments/{}/snapshot", name.segment());
-        if let Some(revision) = wanted {
-            path.push_str(&format!("?rev={revision}"));
-        }
+        let wanted = wanted.map(|revision| format!("?rev={revision}")).unwrap_or_default();
+        let path = format!("/sdk/v1/environments/{}/snapshot{wanted}", name.segment());
         let mut request = self.ask(Method::GET, &path).header(ACCEPT_ENCODING, "gzip");
         if let Some(held) = held {
             request = request.header(IF_NONE_MATCH, held.mark().tag());

@@ -46,7 +46,7 @@ pub(super) fn parse(bytes: &[u8]) -> Result<Document, Unservable> {
 /// Makes a state of it.
 pub(super) fn read(document: Document) -> Result<Read, Unservable> {
     let client_key =
-        ClientKey::parse(&document.api_key).map_err(|error| wrong("api_key", error))?;
+        ClientKey::parse(&document.api_key).map_err(|error| wrong("api_key", &error))?;
     let instant = document.updated_at.as_deref().and_then(UpdatedAt::parse_iso);
     let project = document.project;
     let settings = EnvironmentSettings {
@@ -73,7 +73,7 @@ pub(super) fn read(document: Document) -> Result<Read, Unservable> {
     for (number, part) in document.feature_states.into_iter().enumerate() {
         let place = format!("feature_states[{number}]");
         let overrides = overrides.remove(&part.feature.id).unwrap_or_default();
-        let mut flag = flag(part, overrides).map_err(|rule| wrong(&place, rule))?;
+        let mut flag = flag(part, overrides).map_err(|rule| wrong(&place, &rule))?;
         flag.feature.server_key_only = server_key_only.contains(&flag.feature.id.0);
         flags.push(flag);
     }
@@ -305,7 +305,7 @@ fn uuid_of(told: Option<String>, of: impl FnOnce() -> String) -> String {
     })
 }
 
-fn wrong(path: &str, rule: impl ToString) -> Unservable {
+fn wrong(path: &str, rule: &dyn ToString) -> Unservable {
     Unservable { path: path.to_owned(), rule: rule.to_string() }
 }
 
