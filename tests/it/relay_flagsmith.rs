@@ -29,6 +29,12 @@ fn relay(core: &FlagsmithCore) -> Builder {
 async fn started(builder: Builder) -> Gateway {
     let relay = builder.start().await;
     link_is(&relay, "live").await;
+    // Once to find it, and once more by its link.
+    let fetched = "flagcast_relay_fetches_total";
+    eventually("its link has asked", async || {
+        (relay.metric(fetched, &[]).await > 0.0).then_some(())
+    })
+    .await;
     relay
 }
 
@@ -98,6 +104,7 @@ async fn while_flagsmith_is_away_the_last_known_flags_are_served() {
     let line = link_is(&relay, "refused").await;
     assert!(line["error"].as_str().unwrap().contains("Organisation is disabled"), "{line}");
     assert_eq!(by_key(&relay, "/api/v1/flags/", SERVER_KEY).await.status, 200);
+    relay.kill();
     relay.restart().await;
     assert_eq!(banner(&relay).await, "while away");
     assert_eq!(by_key(&relay, "/api/v1/flags/", SERVER_KEY).await.status, 200);

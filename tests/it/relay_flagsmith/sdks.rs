@@ -38,15 +38,18 @@ async fn js_follows_flagsmith_in_real_time() {
     tokio::join!(follows(Sdk::Js), follows(Sdk::JsLegacy));
 }
 
+fn user(identifier: &str, traits: &Value) -> Value {
+    json!({ "identifier": identifier, "traits": traits })
+}
+
 /// Whether the relay evaluates or the SDK does with the relay's document, everybody gets the same.
 #[tokio::test]
 async fn servers_evaluate_alike_here_and_by_themselves() {
     let core = FlagsmithCore::start().await;
     let relay = started(relay(&core)).await;
     let mut users: Vec<Value> =
-        (0..50).map(|number| json!({ "identifier": format!("user-{number}") })).collect();
-    users.push(json!({ "identifier": "ann", "traits": { "plan": "pro" } }));
-    users.push(json!({ "identifier": "bob" }));
+        (0..50).map(|number| user(&format!("user-{number}"), &json!({}))).collect();
+    users.extend([user("ann", &json!({ "plan": "pro" })), user("bob", &json!({}))]);
     let mut first: Option<Vec<Value>> = None;
     for language in Language::ALL {
         for evaluation in [Evaluation::Remote, Evaluation::Local] {
