@@ -38,6 +38,13 @@ async fn what_clients_tell_the_lowest_relay_arrives_at_the_gateway() {
     let environment = gateway.shop().await;
     let middle = Gateway::relay(&gateway.url("")).set("analytics.flush_seconds", 1).start().await;
     let lowest = Gateway::relay(&middle.url("")).set("analytics.flush_seconds", 1).start().await;
+    // The digest of a key opens nothing, and makes no relay ask.
+    let named = format!("sha256:{}", digest(&environment.server_key));
+    let refused = get(&lowest, "/api/v1/flags/", &[("x-environment-key", named.as_str())]).await;
+    assert_eq!(refused.status, 403);
+    for relay in [&middle, &lowest] {
+        assert_eq!(relay.relay_status().await["environments"], json!([]));
+    }
     let server = [("x-environment-key", environment.server_key.as_str())];
     let flags = get(&gateway, "/api/v1/flags/", &server).await;
     assert_eq!(get(&lowest, "/api/v1/flags/", &server).await.json(), flags.json());
