@@ -45,6 +45,7 @@ mod purge;
 mod push_only;
 mod reads;
 mod receivers;
+mod relay_flagsmith;
 mod relays;
 mod rolling;
 mod scenarios;
