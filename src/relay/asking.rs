@@ -5,12 +5,12 @@
 
 use std::io::Read as _;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use flate2::read::GzDecoder;
 use reqwest::header::{ACCEPT, CACHE_CONTROL, CONTENT_ENCODING};
-use reqwest::{Client, ClientBuilder, Response};
+use reqwest::{Client, ClientBuilder, Method, RequestBuilder, Response};
 
 use super::upstream::Failure;
 use crate::config::{self, ConfigError};
@@ -22,8 +22,12 @@ const STREAMS_PER_CONNECTION: usize = 90;
 /// How long a connection may take.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// How long an answer may take in all. A pinned read at the upstream waits half a second itself.
-const ANSWER_TIMEOUT: Duration = Duration::from_secs(15);
+/// How long an answer may take in all.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// How long an answer may be silent. A pinned read at the upstream waits half a second itself; the rest is
+/// for a busy database. A change waits as long when a connection has died without a word.
+const ANSWER_SILENCE: Duration = Duration::from_secs(5);
 
 /// How long the head of a stream may take.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
@@ -36,6 +40,21 @@ pub(super) const SNAPSHOT_BYTES_MAX: u64 = 256 * 1024 * 1024;
 
 /// Largest answer to anything else.
 pub(super) const ANSWER_BYTES_MAX: u64 = 1024 * 1024;
+
+/// The connections for questions to one upstream.
+#[derive(Debug)]
+pub(super) struct Questions {
+    base: String,
+    http2: config::Http2,
+    asker: Mutex<Asker>,
+}
+
+/// A client with connections of its own, for questions.
+#[derive(Debug)]
+struct Asker {
+    client: Client,
+    since: Instant,
+}
 
 /// The connections for streams of one upstream.
 #[derive(Debug)]
@@ -59,6 +78,51 @@ pub(super) struct OpenStream {
     open: Arc<AtomicUsize>,
 }
 
+impl Questions {
+    pub(super) fn new(base: &str, http2: config::Http2) -> Result<Self, ConfigError> {
+        let asker = Mutex::new(Asker::new(base, http2)?);
+        Ok(Self { base: base.to_owned(), http2, asker })
+    }
+
+    /// A question that is not asked yet.
+    pub(super) fn ask(&self, method: Method, path: &str) -> RequestBuilder {
+        let client = self.asker().client.clone();
+        client.request(method, format!("{}{path}", self.base))
+    }
+
+    /// Asks it.
+    pub(super) async fn send(&self, request: RequestBuilder) -> Result<Response, Failure> {
+        request.send().await.map_err(|error| {
+            if error.is_timeout() {
+                self.distrust();
+            }
+            away(error)
+        })
+    }
+
+    /// Makes questions go on new connections: those that are there may have died without a word, and each
+    /// would take its time to be found out.
+    pub(super) fn distrust(&self) {
+        let mut asker = self.asker();
+        if asker.since.elapsed() >= ANSWER_SILENCE
+            && let Ok(fresh) = Asker::new(&self.base, self.http2)
+        {
+            *asker = fresh;
+        }
+    }
+
+    fn asker(&self) -> MutexGuard<'_, Asker> {
+        self.asker.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Asker {
+    fn new(base: &str, http2: config::Http2) -> Result<Self, ConfigError> {
+        let builder = client(base, http2).timeout(ANSWER_TIMEOUT).read_timeout(ANSWER_SILENCE);
+        Ok(Self { client: build(builder)?, since: Instant::now() })
+    }
+}
+
 impl Lanes {
     pub(super) fn new(base: &str, http2: config::Http2) -> Self {
         Self { base: base.to_owned(), http2, open: Mutex::default() }
@@ -68,7 +132,7 @@ impl Lanes {
     pub(super) async fn open(&self, path: &str) -> Result<Result<OpenStream, Response>, Failure> {
         let Lane { client, open } = self.lane()?;
         open.fetch_add(1, Ordering::Relaxed);
-        let counted = Counted(Some(open));
+        let counted = Counted(Some(Arc::clone(&open)));
         let asked = client
             .get(format!("{}{path}", self.base))
             .header(ACCEPT, "text/event-stream")
@@ -76,12 +140,25 @@ impl Lanes {
             .send();
         let answer = tokio::time::timeout(HEAD_TIMEOUT, asked).await;
         let response = answer
-            .map_err(|_| Failure::Away("the stream does not begin".to_owned()))?
+            .map_err(|_| {
+                self.leave(&open);
+                Failure::Away("the stream does not begin".to_owned())
+            })?
             .map_err(away)?;
         if response.status().as_u16() != 200 {
             return Ok(Err(response));
         }
         Ok(Ok(OpenStream { response, open: counted.keep() }))
+    }
+
+    /// Opens no more streams on the connections of this one: they may have died without a word.
+    pub(super) fn distrust(&self, stream: &OpenStream) {
+        self.leave(&stream.open);
+    }
+
+    fn leave(&self, open: &Arc<AtomicUsize>) {
+        let mut lanes = self.open.lock().unwrap_or_else(PoisonError::into_inner);
+        lanes.retain(|lane| !Arc::ptr_eq(&lane.open, open));
     }
 
     /// A client whose connection has room for a stream.
@@ -127,11 +204,6 @@ impl Drop for Counted {
             open.fetch_sub(1, Ordering::Relaxed);
         }
     }
-}
-
-/// A client for questions, which have their answers in time.
-pub(super) fn asker(base: &str, http2: config::Http2) -> Result<Client, ConfigError> {
-    build(client(base, http2).timeout(ANSWER_TIMEOUT))
 }
 
 fn client(base: &str, http2: config::Http2) -> ClientBuilder {

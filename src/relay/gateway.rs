@@ -3,10 +3,10 @@
 use std::sync::Arc;
 
 use reqwest::header::{ACCEPT_ENCODING, AUTHORIZATION, HeaderValue, IF_NONE_MATCH};
-use reqwest::{Client, Method, RequestBuilder, Response};
+use reqwest::{Method, RequestBuilder, Response};
 use serde_json::Value as Json;
 
-use super::asking::{ANSWER_BYTES_MAX, Lanes, OpenStream, SNAPSHOT_BYTES_MAX, asker, away, body};
+use super::asking::{ANSWER_BYTES_MAX, Lanes, OpenStream, Questions, SNAPSHOT_BYTES_MAX, body};
 use super::upstream::{Failure, Fetched, KnownTraits, Name, TellTraits, TraitsFailure};
 use crate::config::{self, ConfigError};
 use crate::model::{ClientKey, Revision};
@@ -22,7 +22,7 @@ pub struct Gateway {
 struct Inner {
     base: String,
     authorization: HeaderValue,
-    asker: Client,
+    questions: Questions,
     lanes: Lanes,
 }
 
@@ -34,9 +34,9 @@ impl Gateway {
         let mut authorization = HeaderValue::try_from(bearer)
             .map_err(|_| ConfigError::new("relay.token may hold only printable ASCII".into()))?;
         authorization.set_sensitive(true);
-        let asker = asker(&base, settings.http2)?;
+        let questions = Questions::new(&base, settings.http2)?;
         let lanes = Lanes::new(&base, settings.http2);
-        let inner = Inner { base, authorization, asker, lanes };
+        let inner = Inner { base, authorization, questions, lanes };
         Ok(Self { inner: Arc::new(inner) })
     }
 
@@ -58,7 +58,7 @@ impl Gateway {
         if let Some(held) = held {
             request = request.header(IF_NONE_MATCH, held.mark().tag());
         }
-        let answer = request.send().await.map_err(away)?;
+        let answer = self.inner.questions.send(request).await?;
         match answer.status().as_u16() {
             200 => {
                 let bytes = body(answer, SNAPSHOT_BYTES_MAX).await?;
@@ -81,7 +81,8 @@ impl Gateway {
     /// Hands usage counts on. The id of a batch stays the same at each attempt.
     pub(super) async fn usage(&self, client_key: &str, batch: &Json) -> Result<(), Failure> {
         let path = format!("/sdk/v1/environments/{client_key}/usage");
-        let answer = self.ask(Method::POST, &path).json(batch).send().await.map_err(away)?;
+        let request = self.ask(Method::POST, &path).json(batch);
+        let answer = self.inner.questions.send(request).await?;
         match answer.status().as_u16() {
             200..=299 => Ok(()),
             status => Err(refusal(status, answer).await),
@@ -95,7 +96,8 @@ impl Gateway {
         told: &TellTraits<'_>,
     ) -> Result<KnownTraits, TraitsFailure> {
         let path = format!("/sdk/v1/environments/{client_key}/traits");
-        let answer = self.ask(Method::POST, &path).json(told).send().await.map_err(away)?;
+        let request = self.ask(Method::POST, &path).json(told);
+        let answer = self.inner.questions.send(request).await?;
         match answer.status().as_u16() {
             200 => {
                 let bytes = body(answer, ANSWER_BYTES_MAX).await?;
@@ -116,8 +118,14 @@ impl Gateway {
     }
 
     fn ask(&self, method: Method, path: &str) -> RequestBuilder {
-        let url = format!("{}{path}", self.inner.base);
-        self.inner.asker.request(method, url).header(AUTHORIZATION, &self.inner.authorization)
+        self.inner.questions.ask(method, path).header(AUTHORIZATION, &self.inner.authorization)
+    }
+
+    /// A stream says nothing: neither its connections nor those of questions, which go the same way, are used
+    /// any more.
+    pub(super) fn distrust(&self, stream: &OpenStream) {
+        self.inner.lanes.distrust(stream);
+        self.inner.questions.distrust();
     }
 }
 

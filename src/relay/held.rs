@@ -4,7 +4,7 @@
 //! which asks the upstream once for all who wait.
 
 use std::fmt;
-use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -48,6 +48,8 @@ pub(super) struct Line {
     /// The last question that was answered, and how.
     answered: watch::Sender<Answered>,
     status: Mutex<Status>,
+    /// Nobody follows it any more.
+    has_left: AtomicBool,
     /// What the stream says, or who announces changes.
     heard: watch::Sender<Heard>,
     /// Held by who replaces the snapshot and tells the directory.
@@ -79,6 +81,7 @@ impl Held {
             asked: watch::Sender::new(0),
             answered: watch::Sender::new(Answered { number: 0, reached: false, fruitless: None }),
             status: Mutex::new(Status::new(phase)),
+            has_left: AtomicBool::new(false),
             heard: watch::Sender::default(),
             replacing: Mutex::default(),
         });
@@ -86,14 +89,15 @@ impl Held {
         line
     }
 
-    /// Lets go of an environment.
+    /// Forgets an environment.
     pub(super) fn remove(&self, id: EnvironmentId) {
         self.lines.remove(&id);
     }
 
-    /// Every environment that is held.
+    /// Every environment that is followed.
     pub(super) fn lines(&self) -> Vec<Arc<Line>> {
-        self.lines.iter().map(|line| Arc::clone(&line)).collect()
+        let followed = self.lines.iter().filter(|line| !line.has_left.load(Ordering::Relaxed));
+        followed.map(|line| Arc::clone(&line)).collect()
     }
 
     /// The public key of an environment that is held.
@@ -103,7 +107,8 @@ impl Held {
 
     /// The environment with this public key, if it is held.
     pub(super) fn by_client_key(&self, client_key: &ClientKey) -> Option<Arc<Line>> {
-        let found = self.lines.iter().find(|line| line.is_of(client_key))?;
+        let is_it = |line: &Line| !line.has_left.load(Ordering::Relaxed) && line.is_of(client_key);
+        let found = self.lines.iter().find(|line| is_it(line))?;
         Some(Arc::clone(&found))
     }
 
@@ -163,6 +168,11 @@ impl Line {
         self.snapshot.load().environment.client_key == *client_key
     }
 
+    /// Nobody follows it any more; who is on the way to it is still served.
+    pub(super) fn leave(&self) {
+        self.has_left.store(true, Ordering::Relaxed);
+    }
+
     pub(super) fn revision(&self) -> Revision {
         self.snapshot.load().environment.stamp.revision
     }
@@ -192,15 +202,17 @@ impl Line {
     /// Says that all questions up to `number` have their answer.
     pub(super) fn answer(&self, number: u64, reached: bool, newer: bool) {
         let fruitless = (!newer).then(Instant::now);
-        self.answered.send_replace(Answered { number, reached, fruitless });
+        self.answered.send_modify(|last| {
+            *last = Answered { number: number.max(last.number), reached, fruitless };
+        });
     }
 
     /// Has the upstream asked for something newer, and waits for its answer. Questions that come while one
     /// is on its way share the next one.
     pub(super) async fn ask(&self) -> Result<(), StoreError> {
-        let before = *self.answered.borrow();
-        if before.fruitless.is_some_and(|at| at.elapsed() < FRUITLESS_REST) {
-            return if before.reached { Ok(()) } else { Err(away()) };
+        let last = *self.answered.borrow();
+        if last.fruitless.is_some_and(|at| at.elapsed() < FRUITLESS_REST) {
+            return if last.reached { Ok(()) } else { Err(away()) };
         }
         self.ask_again().await
     }
@@ -210,7 +222,7 @@ impl Line {
         self.asked.send_modify(|asked| *asked += 1);
     }
 
-    /// The same, however short ago it was asked.
+    /// The same as `ask`, however short ago the last question was.
     pub(super) async fn ask_again(&self) -> Result<(), StoreError> {
         let mut answered = self.answered.subscribe();
         let mut number = 0;

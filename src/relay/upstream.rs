@@ -171,6 +171,14 @@ impl Upstream {
         }
     }
 
+    /// The client key of an environment with this name, as far as that is known.
+    pub(super) fn owner(&self, name: &Name) -> Option<ClientKey> {
+        match name {
+            Name::Client(key) => ClientKey::parse(key).ok(),
+            Name::Digest(digest) => self.flagsmith()?.owner(digest),
+        }
+    }
+
     /// Asks for the environment that a key opens with which somebody came.
     pub(super) async fn find(&self, key: &str) -> Result<Fetched, Failure> {
         match self {
@@ -235,6 +243,14 @@ impl Upstream {
         match self {
             Self::Gateway(gateway) => gateway.stream(client_key).await,
             Self::Flagsmith(flagsmith) => flagsmith.stream(client_key).await,
+        }
+    }
+
+    /// Trusts the connections of a stream that says nothing no more.
+    pub(super) fn distrust(&self, stream: &OpenStream) {
+        match self {
+            Self::Gateway(gateway) => gateway.distrust(stream),
+            Self::Flagsmith(flagsmith) => flagsmith.distrust(stream),
         }
     }
 

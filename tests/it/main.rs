@@ -54,6 +54,7 @@ mod sdk_js;
 mod sdk_python;
 mod sdk_server;
 mod shutdown;
+mod snapshots;
 mod squid;
 mod store_away;
 mod streams;

@@ -4,7 +4,7 @@ use reqwest::Method;
 use serde::Deserialize;
 use serde_json::{Value as Json, json};
 
-use super::super::asking::{ANSWER_BYTES_MAX, away, body};
+use super::super::asking::{ANSWER_BYTES_MAX, body};
 use super::super::upstream::{Failure, Increment, KnownTraits, TellTraits, TraitsFailure};
 use super::{Flagsmith, fault};
 use crate::model::{ClientKey, Scalar, Secret, Traits, lay_trait};
@@ -57,7 +57,7 @@ impl Flagsmith {
             "transient": transient,
         });
         let request = self.ask(Method::POST, "/api/v1/identities/", secret.expose());
-        let answer = request.json(&question).send().await.map_err(away)?;
+        let answer = self.send(request.json(&question)).await?;
         if answer.status().as_u16() != 200 {
             return Err(fault(answer.status().as_u16()));
         }
@@ -89,7 +89,7 @@ impl Flagsmith {
             "increment_by": increment.by,
         });
         let request = self.ask(Method::POST, "/api/v1/traits/increment-value/", secret.expose());
-        let answer = request.json(&question).send().await.map_err(away)?;
+        let answer = self.send(request.json(&question)).await?;
         match answer.status().as_u16() {
             200 => {
                 let bytes = body(answer, ANSWER_BYTES_MAX).await?;

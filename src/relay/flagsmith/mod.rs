@@ -15,13 +15,15 @@ use std::time::{Duration, SystemTime};
 use reqwest::header::{
     ACCEPT_ENCODING, DATE, HeaderMap, HeaderValue, IF_MODIFIED_SINCE, LAST_MODIFIED, LINK,
 };
-use reqwest::{Client, Method, RequestBuilder, Response};
+use reqwest::{Method, RequestBuilder, Response};
 use serde_json::{Map, Value as Json};
 
 use self::document::Read;
 use self::keys::Keys;
 use self::stamp::{EPOCH, revision_at, stamp};
-use super::asking::{ANSWER_BYTES_MAX, Lanes, OpenStream, SNAPSHOT_BYTES_MAX, asker, away, body};
+use super::asking::{
+    ANSWER_BYTES_MAX, Lanes, OpenStream, Questions, SNAPSHOT_BYTES_MAX, away, body,
+};
 use super::upstream::{Failure, Fetched, Handed};
 use crate::config::{self, ConfigError};
 use crate::model::{ClientKey, Revision, SERVER_KEY_PREFIX, Secret, UpdatedAt};
@@ -51,7 +53,7 @@ pub struct Flagsmith {
 #[derive(Debug)]
 struct Inner {
     base: String,
-    asker: Client,
+    questions: Questions,
     keys: Keys,
     /// Flagsmith's own real-time service, if there is one.
     realtime: Option<Lanes>,
@@ -80,7 +82,7 @@ impl Flagsmith {
         let realtime = settings.flagsmith_realtime.trim_end_matches('/');
         let inner = Inner {
             base: base.to_owned(),
-            asker: asker(base, settings.http2)?,
+            questions: Questions::new(base, settings.http2)?,
             keys: Keys::new(&settings.flagsmith_keys, Duration::from_secs(settings.forget_seconds)),
             realtime: (!realtime.is_empty()).then(|| Lanes::new(realtime, settings.http2)),
         };
@@ -201,7 +203,7 @@ impl Flagsmith {
         if let Some(date) = date {
             request = request.header(IF_MODIFIED_SINCE, date);
         }
-        let mut answer = request.header(ACCEPT_ENCODING, "gzip").send().await.map_err(away)?;
+        let mut answer = self.send(request.header(ACCEPT_ENCODING, "gzip")).await?;
         let headers = answer.headers().clone();
         match answer.status().as_u16() {
             200 => {}
@@ -217,7 +219,7 @@ impl Flagsmith {
             let Some(page) = next.take() else { break };
             let path = format!("/api/v1/environment-document/?page_id={page}");
             let request = self.ask(Method::GET, &path, secret.expose());
-            answer = request.header(ACCEPT_ENCODING, "gzip").send().await.map_err(away)?;
+            answer = self.send(request.header(ACCEPT_ENCODING, "gzip")).await?;
             if answer.status().as_u16() != 200 {
                 return Err(fault(answer.status().as_u16()));
             }
@@ -284,10 +286,20 @@ impl Flagsmith {
     }
 
     fn ask(&self, method: Method, path: &str, key: &str) -> RequestBuilder {
-        let url = format!("{}{path}", self.inner.base);
         let mut value = HeaderValue::try_from(key).unwrap_or(HeaderValue::from_static(""));
         value.set_sensitive(true);
-        self.inner.asker.request(method, url).header(KEY_HEADER, value)
+        self.inner.questions.ask(method, path).header(KEY_HEADER, value)
+    }
+
+    async fn send(&self, request: RequestBuilder) -> Result<Response, Failure> {
+        self.inner.questions.send(request).await
+    }
+
+    /// A stream says nothing. It is of another service, so only its own connections are in doubt.
+    pub(super) fn distrust(&self, stream: &OpenStream) {
+        if let Some(lanes) = &self.inner.realtime {
+            lanes.distrust(stream);
+        }
     }
 }
 
