@@ -4,7 +4,7 @@
 //! which asks the upstream once for all who wait.
 
 use std::fmt;
-use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -43,6 +43,8 @@ pub(super) struct Line {
     /// The last question that was answered, and how.
     answered: watch::Sender<Answered>,
     status: Mutex<Status>,
+    /// Nobody follows it any more.
+    has_left: AtomicBool,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -70,19 +72,21 @@ impl Held {
             asked: watch::Sender::new(0),
             answered: watch::Sender::new(Answered { number: 0, reached: false, fruitless: None }),
             status: Mutex::new(Status::new(phase)),
+            has_left: AtomicBool::new(false),
         });
         self.lines.insert(id, Arc::clone(&line));
         line
     }
 
-    /// Lets go of an environment.
+    /// Forgets an environment.
     pub(super) fn remove(&self, id: EnvironmentId) {
         self.lines.remove(&id);
     }
 
-    /// Every environment that is held.
+    /// Every environment that is followed.
     pub(super) fn lines(&self) -> Vec<Arc<Line>> {
-        self.lines.iter().map(|line| Arc::clone(&line)).collect()
+        let followed = self.lines.iter().filter(|line| !line.has_left.load(Ordering::Relaxed));
+        followed.map(|line| Arc::clone(&line)).collect()
     }
 
     /// The public key of an environment that is held.
@@ -102,6 +106,11 @@ impl Line {
 
     pub(super) fn replace(&self, snapshot: Arc<Snapshot>) {
         self.snapshot.store(snapshot);
+    }
+
+    /// Nobody follows it any more; who is on the way to it is still served.
+    pub(super) fn leave(&self) {
+        self.has_left.store(true, Ordering::Relaxed);
     }
 
     pub(super) fn revision(&self) -> Revision {
@@ -133,17 +142,24 @@ impl Line {
     /// Says that all questions up to `number` have their answer.
     pub(super) fn answer(&self, number: u64, reached: bool, newer: bool) {
         let fruitless = (!newer).then(Instant::now);
-        self.answered.send_replace(Answered { number, reached, fruitless });
+        self.answered.send_modify(|last| {
+            *last = Answered { number: number.max(last.number), reached, fruitless };
+        });
     }
 
     /// Has the upstream asked for something newer, and waits for its answer. Questions that come while one
     /// is on its way share the next one.
-    pub(super) async fn ask(&self) -> Result<(), StoreError> {
-        let mut answered = self.answered.subscribe();
-        let before = *answered.borrow_and_update();
-        if before.fruitless.is_some_and(|at| at.elapsed() < FRUITLESS_REST) {
-            return if before.reached { Ok(()) } else { Err(away()) };
+    async fn ask(&self) -> Result<(), StoreError> {
+        let last = *self.answered.borrow();
+        if last.fruitless.is_some_and(|at| at.elapsed() < FRUITLESS_REST) {
+            return if last.reached { Ok(()) } else { Err(away()) };
         }
+        self.ask_at_all().await
+    }
+
+    /// The same, however short ago the last question was.
+    pub(super) async fn ask_at_all(&self) -> Result<(), StoreError> {
+        let mut answered = self.answered.subscribe();
         let mut number = 0;
         self.asked.send_modify(|asked| {
             *asked += 1;

@@ -14,13 +14,14 @@ use tokio::time::{Instant, MissedTickBehavior, interval};
 use super::disk::Disk;
 use super::held::{Held, Line};
 use super::link::{Common, Link};
-use super::status::{Health, LineReport, Phase, Report};
+use super::status::Phase;
 use super::upstream::{Fetched, Name, Upstream};
 use super::usage::Usage;
+use super::watch::Watch;
 use crate::config::Relay as Settings;
 use crate::flagset::{Stranger, Word};
 use crate::metrics::RelayMetrics;
-use crate::model::ClientKey;
+use crate::model::{ClientKey, EnvironmentId};
 use crate::shutdown::Shutdown;
 use crate::snapshot::Snapshot;
 use crate::told::Told;
@@ -31,6 +32,10 @@ const SWEEP: Duration = Duration::from_secs(1);
 /// Over how long links begin whose snapshots come from the disk: an upstream that comes back must not be
 /// asked by all at once.
 const BEGIN_SPREAD: Duration = Duration::from_secs(2);
+
+/// How long an environment that was let go is still there for who has just come: a read or a stream that was
+/// on its way to it.
+const LEAVE_GRACE: Duration = Duration::from_secs(5);
 
 /// Keys that are asked about at a time.
 const ASKING_MAX: usize = 16;
@@ -53,6 +58,8 @@ pub struct Keeper {
     strangers: mpsc::Receiver<Stranger>,
     /// The environments that are held, by client key.
     links: HashMap<ClientKey, Kept>,
+    /// Those that were let go a moment ago.
+    leaving: Vec<(Instant, EnvironmentId)>,
     tasks: JoinSet<()>,
     by_task: HashMap<Id, ClientKey>,
     /// Keys that are asked about, with those who wait.
@@ -76,20 +83,12 @@ struct Kept {
 #[derive(Debug)]
 enum Answer {
     Found(Box<Snapshot>),
+    /// It was found, and is on the disk.
+    Staged(Box<Snapshot>),
+    /// It is held, and its link has looked.
+    Held,
     Unknown,
     Away,
-}
-
-/// What operators may ask a relay.
-#[derive(Clone, Debug)]
-pub struct Watch {
-    held: Arc<Held>,
-    told: Arc<Told>,
-    usage: Usage,
-    upstream: String,
-    unknown: Arc<AtomicUsize>,
-    named: Vec<ClientKey>,
-    ready_stale: Duration,
 }
 
 impl Keeper {
@@ -127,6 +126,7 @@ impl Keeper {
             ready_stale: Duration::from_secs(settings.ready_stale_seconds),
             strangers,
             links: HashMap::new(),
+            leaving: Vec::new(),
             tasks: JoinSet::new(),
             by_task: HashMap::new(),
             asking: HashMap::new(),
@@ -244,12 +244,14 @@ impl Keeper {
 
     fn found_out(&mut self, name: &Name, answer: Answer) {
         let word = match answer {
-            Answer::Found(snapshot) => {
+            Answer::Found(snapshot) => return self.take_in(name.clone(), snapshot),
+            Answer::Staged(snapshot) => {
                 if !self.links.contains_key(&snapshot.environment.client_key) {
                     self.take_up(*snapshot, Phase::Live);
                 }
                 Word::Settled
             }
+            Answer::Held => Word::Settled,
             Answer::Unknown => {
                 if self.unknown.len() < UNKNOWN_MAX {
                     self.unknown.insert(name.clone(), Instant::now() + self.unknown_for);
@@ -262,6 +264,27 @@ impl Keeper {
             waiting.send(word).ok();
         }
         self.ask();
+    }
+
+    /// What was found is staged before anybody sees it, or, if it is held, taken in by its link: the key is
+    /// a new one.
+    fn take_in(&mut self, name: Name, snapshot: Box<Snapshot>) {
+        if let Some(kept) = self.links.get(&snapshot.environment.client_key) {
+            let line = Arc::clone(&kept.line);
+            self.asked.spawn(async move {
+                drop(line.ask_at_all().await);
+                (name, Answer::Held)
+            });
+            return;
+        }
+        let (disk, metrics) = (self.common.disk.clone(), self.common.metrics.clone());
+        self.asked.spawn_blocking(move || {
+            if let Err(error) = disk.stage(&snapshot) {
+                metrics.disk_errors.increment(1);
+                tracing::error!(%error, "cannot write a snapshot to the disk; it is held in memory");
+            }
+            (name, Answer::Staged(snapshot))
+        });
     }
 
     /// It was let go, and the upstream is away now: the last known flags are on the disk.
@@ -290,7 +313,7 @@ impl Keeper {
             common: self.common.clone(),
             line: Arc::clone(&line),
             first_rest,
-            is_unwritten: is_fresh,
+            is_staged: is_fresh,
         };
         let task = self.tasks.spawn(link.run());
         self.by_task.insert(task.id(), client_key.clone());
@@ -303,18 +326,26 @@ impl Keeper {
         if self.links.get(client_key).is_none_or(|kept| kept.task.id() != task) {
             return;
         }
-        self.let_go(client_key);
+        if let Some(id) = self.let_go(client_key) {
+            self.forget(id);
+        }
         self.common.disk.remove(client_key);
         let until = Instant::now() + self.unknown_for;
         self.unknown.insert(Name::of(client_key.as_str()), until);
     }
 
-    fn let_go(&mut self, client_key: &ClientKey) {
-        if let Some(kept) = self.links.remove(client_key) {
-            kept.task.abort();
-            self.common.told.forget(kept.line.id);
-            self.held.remove(kept.line.id);
-        }
+    /// Follows an environment no more; whoever comes with a key of it from now on is a stranger.
+    fn let_go(&mut self, client_key: &ClientKey) -> Option<EnvironmentId> {
+        let kept = self.links.remove(client_key)?;
+        kept.task.abort();
+        kept.line.leave();
+        self.common.told.directory.remove(kept.line.id);
+        Some(kept.line.id)
+    }
+
+    fn forget(&self, id: EnvironmentId) {
+        self.common.told.forget(id);
+        self.held.remove(id);
     }
 
     fn sweep(&mut self) {
@@ -332,7 +363,11 @@ impl Keeper {
         }
         for client_key in idle {
             tracing::info!(%client_key, "nobody uses it; it is let go");
-            self.let_go(&client_key);
+            let left = self.let_go(&client_key);
+            self.leaving.extend(left.map(|id| (now + LEAVE_GRACE, id)));
+        }
+        for (_, id) in self.leaving.extract_if(.., |(until, _)| *until <= now).collect::<Vec<_>>() {
+            self.forget(id);
         }
         // A named environment that could not be asked about at the start.
         for client_key in self.named.clone() {
@@ -358,71 +393,5 @@ impl Keeper {
         }
         metrics.stale.set(stale.as_secs_f64());
         metrics.unknown(self.unknown.len());
-    }
-}
-
-impl Watch {
-    /// Everything, environment by environment.
-    #[must_use]
-    pub fn report(&self) -> Report {
-        let mut environments: Vec<_> =
-            self.held.lines().iter().map(|line| self.line(line)).collect();
-        environments.sort_by(|a, b| a.client_key.cmp(&b.client_key));
-        Report {
-            upstream: self.upstream.clone(),
-            kind: "flagcast",
-            environments,
-            unknown_keys: self.unknown.load(Ordering::Relaxed),
-            usage_waiting: self.usage.waiting(),
-        }
-    }
-
-    /// How many environments are held, and in which state their links are.
-    #[must_use]
-    pub fn describe(&self) -> String {
-        let phases: Vec<_> = self.held.lines().iter().map(|line| line.status().phase).collect();
-        let live = phases.iter().filter(|phase| **phase == Phase::Live).count();
-        let sign = if live == phases.len() { '+' } else { '-' };
-        format!("[{sign}]upstream: {live} of {} environments are followed", phases.len())
-    }
-
-    fn line(&self, line: &Line) -> LineReport {
-        let (snapshot, status) = (line.snapshot(), line.status());
-        let environment = &snapshot.environment;
-        LineReport {
-            client_key: environment.client_key.as_str().to_owned(),
-            name: environment.name.clone(),
-            state: status.phase,
-            revision: environment.stamp.revision,
-            updated_at: environment.stamp.updated_at,
-            epoch: snapshot.epoch.clone(),
-            upstream_revision: status.upstream_revision,
-            stale_seconds: status.stale().as_secs_f64(),
-            lag_ms: status.lag.map(|lag| lag.as_secs_f64() * 1000.0),
-            streams: self.told.hub.open(line.id),
-            error: status.error,
-        }
-    }
-
-    /// Whether this relay should get traffic: it holds what it was told to hold, and none of it has gone
-    /// unconfirmed for too long, if the settings name such a time.
-    #[must_use]
-    pub fn health(&self) -> Health {
-        let lines = self.held.lines();
-        let holds = |key: &ClientKey| {
-            lines.iter().any(|line| line.snapshot().environment.client_key == *key)
-        };
-        if let Some(missing) = self.named.iter().find(|key| !holds(key)) {
-            return Health::NotReady(format!("no snapshot of {missing} yet"));
-        }
-        if self.ready_stale.is_zero() {
-            return Health::Ready;
-        }
-        let stale = lines.iter().map(|line| line.status().stale()).max().unwrap_or_default();
-        if stale < self.ready_stale {
-            return Health::Ready;
-        }
-        let seconds = stale.as_secs();
-        Health::NotReady(format!("flags have not been confirmed by the upstream for {seconds} s"))
     }
 }

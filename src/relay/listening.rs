@@ -86,6 +86,7 @@ async fn hear(
             Ok(Ok(None)) => return None,
             Ok(Err(failure)) => return Some(failure),
             Err(_) => {
+                upstream.distrust(&stream);
                 let silent = patience.as_secs_f64();
                 return Some(Failure::Away(format!("its stream was silent for {silent:.1} s")));
             }

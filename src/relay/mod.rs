@@ -18,10 +18,12 @@ mod listening;
 mod status;
 mod upstream;
 mod usage;
+mod watch;
 
 pub use held::Held;
-pub use keeper::{Keeper, Watch};
+pub use keeper::Keeper;
 pub use ledger::RelayLedger;
 pub use status::{Health, LineReport, Report};
 pub use upstream::Upstream;
 pub use usage::{LAST_WAIT as USAGE_LAST_WAIT, Usage};
+pub use watch::Watch;

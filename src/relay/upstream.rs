@@ -5,8 +5,8 @@
 
 use std::io::Read as _;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use flate2::read::GzDecoder;
 use reqwest::header::{
@@ -30,8 +30,12 @@ const STREAMS_PER_CONNECTION: usize = 90;
 /// How long a connection may take.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// How long an answer may take in all. A pinned read at the upstream waits half a second itself.
-const ANSWER_TIMEOUT: Duration = Duration::from_secs(15);
+/// How long an answer may take in all.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// How long an answer may be silent. A pinned read at the upstream waits half a second itself; the rest is
+/// for a busy database. A change waits as long when a connection has died without a word.
+const ANSWER_SILENCE: Duration = Duration::from_secs(5);
 
 /// How long the head of a stream may take.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
@@ -56,8 +60,15 @@ struct Inner {
     base: String,
     authorization: HeaderValue,
     http2: config::Http2,
-    asker: Client,
+    asker: Mutex<Asker>,
     lanes: Mutex<Vec<Lane>>,
+}
+
+/// A client with connections of its own, for questions.
+#[derive(Debug)]
+struct Asker {
+    client: Client,
+    since: Instant,
 }
 
 /// A client with connections of its own, for streams.
@@ -139,7 +150,7 @@ impl Upstream {
         let mut authorization = HeaderValue::try_from(bearer)
             .map_err(|_| ConfigError::new("relay.token may hold only printable ASCII".into()))?;
         authorization.set_sensitive(true);
-        let asker = build(client(&base, settings.http2).timeout(ANSWER_TIMEOUT))?;
+        let asker = Mutex::new(Asker::new(&base, settings.http2)?);
         let inner =
             Inner { base, authorization, http2: settings.http2, asker, lanes: Mutex::default() };
         Ok(Self { inner: Arc::new(inner) })
@@ -165,7 +176,7 @@ impl Upstream {
         if let Some(held) = held {
             request = request.header(IF_NONE_MATCH, held.mark().tag());
         }
-        let answer = request.send().await.map_err(away)?;
+        let answer = self.send(request).await?;
         match answer.status().as_u16() {
             200 => {
                 let bytes = body(answer, SNAPSHOT_BYTES_MAX).await?;
@@ -188,7 +199,7 @@ impl Upstream {
     /// Hands usage counts on. The id of a batch stays the same at each attempt.
     pub(super) async fn usage(&self, client_key: &str, batch: &Json) -> Result<(), Failure> {
         let path = format!("/sdk/v1/environments/{client_key}/usage");
-        let answer = self.ask(Method::POST, &path).json(batch).send().await.map_err(away)?;
+        let answer = self.send(self.ask(Method::POST, &path).json(batch)).await?;
         match answer.status().as_u16() {
             200..=299 => Ok(()),
             status => Err(refusal(status, answer).await),
@@ -202,7 +213,7 @@ impl Upstream {
         told: &impl Serialize,
     ) -> Result<T, TraitsFailure> {
         let path = format!("/sdk/v1/environments/{client_key}/traits");
-        let answer = self.ask(Method::POST, &path).json(told).send().await.map_err(away)?;
+        let answer = self.send(self.ask(Method::POST, &path).json(told)).await?;
         match answer.status().as_u16() {
             200 => {
                 let bytes = body(answer, ANSWER_BYTES_MAX).await?;
@@ -219,7 +230,7 @@ impl Upstream {
         let Lane { client, open } = self.lane()?;
         let url = format!("{}/ofrep/v1/streams/{client_key}", self.inner.base);
         open.fetch_add(1, Ordering::Relaxed);
-        let counted = Counted(Some(open));
+        let counted = Counted(Some(Arc::clone(&open)));
         let asked = client
             .get(url)
             .header(ACCEPT, "text/event-stream")
@@ -227,7 +238,10 @@ impl Upstream {
             .send();
         let answer = tokio::time::timeout(HEAD_TIMEOUT, asked).await;
         let response = answer
-            .map_err(|_| Failure::Away("the stream does not begin".to_owned()))?
+            .map_err(|_| {
+                self.distrust_lane(&open);
+                Failure::Away("the stream does not begin".to_owned())
+            })?
             .map_err(away)?;
         if response.status().as_u16() != 200 {
             return Err(refusal(response.status().as_u16(), response).await);
@@ -251,7 +265,52 @@ impl Upstream {
 
     fn ask(&self, method: Method, path: &str) -> RequestBuilder {
         let url = format!("{}{path}", self.inner.base);
-        self.inner.asker.request(method, url).header(AUTHORIZATION, &self.inner.authorization)
+        let client = self.asker().client.clone();
+        client.request(method, url).header(AUTHORIZATION, &self.inner.authorization)
+    }
+}
+
+impl Upstream {
+    fn asker(&self) -> MutexGuard<'_, Asker> {
+        self.inner.asker.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    async fn send(&self, request: RequestBuilder) -> Result<Response, Failure> {
+        request.send().await.map_err(|error| {
+            if error.is_timeout() {
+                self.distrust_questions();
+            }
+            away(error)
+        })
+    }
+
+    /// Makes questions go on new connections: those that are there may have died without a word, and each
+    /// would take its time to be found out.
+    fn distrust_questions(&self) {
+        let mut asker = self.asker();
+        if asker.since.elapsed() >= ANSWER_SILENCE
+            && let Ok(fresh) = Asker::new(&self.inner.base, self.inner.http2)
+        {
+            *asker = fresh;
+        }
+    }
+
+    /// The same of a stream that says nothing, and of questions with it: they go the same way.
+    pub(super) fn distrust(&self, stream: &OpenStream) {
+        self.distrust_lane(&stream.open);
+        self.distrust_questions();
+    }
+
+    fn distrust_lane(&self, open: &Arc<AtomicUsize>) {
+        let mut lanes = self.inner.lanes.lock().unwrap_or_else(PoisonError::into_inner);
+        lanes.retain(|lane| !Arc::ptr_eq(&lane.open, open));
+    }
+}
+
+impl Asker {
+    fn new(base: &str, http2: config::Http2) -> Result<Self, ConfigError> {
+        let builder = client(base, http2).timeout(ANSWER_TIMEOUT).read_timeout(ANSWER_SILENCE);
+        Ok(Self { client: build(builder)?, since: Instant::now() })
     }
 }
 
