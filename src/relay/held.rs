@@ -13,7 +13,9 @@ use dashmap::DashMap;
 use tokio::sync::watch;
 use tokio::time::{Instant, timeout};
 
+use super::listening::Heard;
 use super::status::{Phase, Status};
+use crate::flagset::Directory;
 use crate::model::{ClientKey, Environment, EnvironmentId, EnvironmentState, Revision};
 use crate::origin::{Answer, Truth};
 use crate::snapshot::{Mark, Snapshot};
@@ -21,6 +23,9 @@ use crate::store::{DirectoryEntry, StoreError};
 
 /// Longest wait of a read for the upstream's answer.
 const ANSWER_WAIT: Duration = Duration::from_secs(2);
+
+/// Longest wait of who announces a change: Flagsmith gives up after two seconds.
+const ANNOUNCED_WAIT: Duration = Duration::from_millis(1500);
 
 /// How long a question that found nothing newer stands for all others: numbers that were never issued must
 /// not make us ask as often as somebody wants.
@@ -45,6 +50,10 @@ pub(super) struct Line {
     status: Mutex<Status>,
     /// Nobody follows it any more.
     has_left: AtomicBool,
+    /// What the stream says, or who announces changes.
+    heard: watch::Sender<Heard>,
+    /// Held by who replaces the snapshot and tells the directory.
+    replacing: Mutex<()>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -73,6 +82,8 @@ impl Held {
             answered: watch::Sender::new(Answered { number: 0, reached: false, fruitless: None }),
             status: Mutex::new(Status::new(phase)),
             has_left: AtomicBool::new(false),
+            heard: watch::Sender::default(),
+            replacing: Mutex::default(),
         });
         self.lines.insert(id, Arc::clone(&line));
         line
@@ -94,6 +105,13 @@ impl Held {
         Some(self.line(id)?.snapshot().environment.client_key.clone())
     }
 
+    /// The environment with this public key, if it is held.
+    pub(super) fn by_client_key(&self, client_key: &ClientKey) -> Option<Arc<Line>> {
+        let is_it = |line: &Line| !line.has_left.load(Ordering::Relaxed) && line.is_of(client_key);
+        let found = self.lines.iter().find(|line| is_it(line))?;
+        Some(Arc::clone(&found))
+    }
+
     fn line(&self, id: EnvironmentId) -> Option<Arc<Line>> {
         self.lines.get(&id).map(|line| Arc::clone(&line))
     }
@@ -104,8 +122,50 @@ impl Line {
         self.snapshot.load_full()
     }
 
-    pub(super) fn replace(&self, snapshot: Arc<Snapshot>) {
-        self.snapshot.store(snapshot);
+    /// Holds another snapshot from now on, made of the present one, and has the directory know its keys.
+    pub(super) fn replace(
+        &self,
+        directory: &Directory,
+        make: impl FnOnce(&Snapshot) -> Snapshot,
+    ) -> Arc<Snapshot> {
+        let _alone = self.replacing.lock().unwrap_or_else(PoisonError::into_inner);
+        let fresh = Arc::new(make(&self.snapshot.load()));
+        self.snapshot.store(Arc::clone(&fresh));
+        directory.insert(&self.entry());
+        fresh
+    }
+
+    /// Where words of the stream go, and announcements.
+    pub(super) fn heard(&self) -> watch::Sender<Heard> {
+        self.heard.clone()
+    }
+
+    /// Takes the announcement of a revision. Completes when that is told to those who listen, or when that
+    /// takes too long: then the link goes on with it.
+    pub(super) async fn announced(&self, revision: Revision) {
+        let mut answered = self.answered.subscribe();
+        self.heard.send_if_modified(|heard| {
+            let is_news = heard.revision.is_none_or(|told| told < revision);
+            if is_news {
+                heard.words += 1;
+                heard.revision = Some(revision);
+                heard.at = Some(Instant::now());
+            }
+            is_news
+        });
+        let reached = async {
+            while answered.changed().await.is_ok() {
+                if self.revision() >= revision {
+                    return;
+                }
+            }
+        };
+        drop(timeout(ANNOUNCED_WAIT, reached).await);
+    }
+
+    /// Whether it is the environment with this public key.
+    pub(super) fn is_of(&self, client_key: &ClientKey) -> bool {
+        self.snapshot.load().environment.client_key == *client_key
     }
 
     /// Nobody follows it any more; who is on the way to it is still served.
@@ -149,16 +209,21 @@ impl Line {
 
     /// Has the upstream asked for something newer, and waits for its answer. Questions that come while one
     /// is on its way share the next one.
-    async fn ask(&self) -> Result<(), StoreError> {
+    pub(super) async fn ask(&self) -> Result<(), StoreError> {
         let last = *self.answered.borrow();
         if last.fruitless.is_some_and(|at| at.elapsed() < FRUITLESS_REST) {
             return if last.reached { Ok(()) } else { Err(away()) };
         }
-        self.ask_at_all().await
+        self.ask_again().await
     }
 
-    /// The same, however short ago the last question was.
-    pub(super) async fn ask_at_all(&self) -> Result<(), StoreError> {
+    /// Has the upstream asked, for nobody in particular.
+    pub(super) fn look(&self) {
+        self.asked.send_modify(|asked| *asked += 1);
+    }
+
+    /// The same as `ask`, however short ago the last question was.
+    pub(super) async fn ask_again(&self) -> Result<(), StoreError> {
         let mut answered = self.answered.subscribe();
         let mut number = 0;
         self.asked.send_modify(|asked| {

@@ -21,7 +21,7 @@ use super::watch::Watch;
 use crate::config::Relay as Settings;
 use crate::flagset::{Stranger, Word};
 use crate::metrics::RelayMetrics;
-use crate::model::{ClientKey, EnvironmentId};
+use crate::model::{ClientKey, EnvironmentId, Secret};
 use crate::shutdown::Shutdown;
 use crate::snapshot::Snapshot;
 use crate::told::Told;
@@ -53,7 +53,7 @@ pub struct Keeper {
     idle: Duration,
     environments_max: usize,
     /// Never let go.
-    named: Vec<ClientKey>,
+    named: Vec<(Name, Secret)>,
     ready_stale: Duration,
     strangers: mpsc::Receiver<Stranger>,
     /// The environments that are held, by client key.
@@ -65,7 +65,7 @@ pub struct Keeper {
     /// Keys that are asked about, with those who wait.
     asking: HashMap<Name, Vec<oneshot::Sender<Word>>>,
     /// Keys that wait for their turn to be asked about.
-    queue: Vec<Name>,
+    queue: Vec<(Name, Secret)>,
     asked: JoinSet<(Name, Answer)>,
     unknown: HashMap<Name, Instant>,
     unknown_count: Arc<AtomicUsize>,
@@ -88,6 +88,8 @@ enum Answer {
     /// It is held, and its link has looked.
     Held,
     Unknown,
+    /// There is no key to ask with.
+    Closed,
     Away,
 }
 
@@ -122,7 +124,7 @@ impl Keeper {
             unknown_for: Duration::from_secs(settings.unknown_seconds),
             idle: Duration::from_secs(settings.idle_seconds),
             environments_max: settings.environments_max,
-            named: settings.named(),
+            named: settings.named().into_iter().map(|key| (Name::of(key.expose()), key)).collect(),
             ready_stale: Duration::from_secs(settings.ready_stale_seconds),
             strangers,
             links: HashMap::new(),
@@ -140,11 +142,7 @@ impl Keeper {
             keeper.take_up(snapshot, Phase::Disk);
         }
         tracing::info!(environments = found, %folder, "snapshots on the disk");
-        for client_key in keeper.named.clone() {
-            if !keeper.links.contains_key(&client_key) {
-                keeper.wanted(Name::of(client_key.as_str()), None);
-            }
-        }
+        keeper.want_named();
         Ok(keeper)
     }
 
@@ -155,7 +153,7 @@ impl Keeper {
             held: Arc::clone(&self.held),
             told: Arc::clone(&self.common.told),
             usage: self.usage.clone(),
-            upstream: self.common.upstream.base().to_owned(),
+            upstream: self.common.upstream.clone(),
             unknown: Arc::clone(&self.unknown_count),
             named: self.named.clone(),
             ready_stale: self.ready_stale,
@@ -170,7 +168,9 @@ impl Keeper {
             tokio::select! {
                 () = shutdown.stopped() => return,
                 stranger = self.strangers.recv() => match stranger {
-                    Some(Stranger { key, answer }) => self.wanted(Name::of(&key), Some(answer)),
+                    Some(Stranger { key, answer }) => {
+                        self.wanted(Secret::new(key), Some(answer));
+                    }
                     None => return,
                 },
                 Some(Ok((name, answer))) = self.asked.join_next() => self.found_out(&name, answer),
@@ -186,7 +186,9 @@ impl Keeper {
     }
 
     /// Somebody came with a key that the directory does not know.
-    fn wanted(&mut self, name: Name, waiting: Option<oneshot::Sender<Word>>) {
+    fn wanted(&mut self, key: Secret, waiting: Option<oneshot::Sender<Word>>) {
+        self.recognise(&key);
+        let name = Name::of(key.expose());
         let say = |waiting: Option<oneshot::Sender<Word>>, word| {
             if let Some(waiting) = waiting {
                 waiting.send(word).ok();
@@ -217,21 +219,45 @@ impl Keeper {
             return say(waiting, Word::Away);
         }
         self.asking.insert(name.clone(), waiting.into_iter().collect());
-        self.queue.push(name);
+        self.queue.push((name, key));
         self.ask();
+    }
+
+    /// A key that opened an environment before a restart opens it again, whether the upstream can be asked or
+    /// not; and it is asked with from now on.
+    fn recognise(&self, key: &Secret) {
+        let Some(flagsmith) = self.common.upstream.flagsmith() else { return };
+        let owner = flagsmith.recognise(key.expose());
+        if let Some(kept) = owner.and_then(|client_key| self.links.get(&client_key)) {
+            let directory = &self.common.told.directory;
+            kept.line.replace(directory, |snapshot| flagsmith.with_its_keys(snapshot));
+            kept.line.look();
+        }
+    }
+
+    /// Has those asked about that are named and not held.
+    fn want_named(&mut self) {
+        for (name, key) in self.named.clone() {
+            let is_held =
+                self.common.upstream.owner(&name).is_some_and(|key| self.links.contains_key(&key));
+            if !is_held && !self.unknown.contains_key(&name) {
+                self.wanted(key, None);
+            }
+        }
     }
 
     /// Asks about as many keys as may be asked about at a time.
     fn ask(&mut self) {
         while self.asked.len() < ASKING_MAX && !self.queue.is_empty() {
-            let name = self.queue.remove(0);
+            let (name, key) = self.queue.remove(0);
             let upstream = self.common.upstream.clone();
             self.asked.spawn(async move {
-                let answer = match upstream.snapshot(&name, None, None).await {
+                let answer = match upstream.find(key.expose()).await {
                     Ok(Fetched::New(snapshot)) => Answer::Found(snapshot),
                     Ok(Fetched::Unknown) => Answer::Unknown,
+                    Ok(Fetched::Closed(_)) => Answer::Closed,
                     // Without a revision and without a snapshot of ours there is no other answer.
-                    Ok(Fetched::Same | Fetched::Behind) => Answer::Away,
+                    Ok(Fetched::Same | Fetched::Behind(_)) => Answer::Away,
                     Err(error) => {
                         tracing::warn!(%error, "cannot ask the upstream about a key");
                         Answer::Away
@@ -247,18 +273,19 @@ impl Keeper {
             Answer::Found(snapshot) => return self.take_in(name.clone(), snapshot),
             Answer::Staged(snapshot) => {
                 if !self.links.contains_key(&snapshot.environment.client_key) {
-                    self.take_up(*snapshot, Phase::Live);
+                    self.take_up(*snapshot, Phase::Opening);
                 }
                 Word::Settled
             }
             Answer::Held => Word::Settled,
-            Answer::Unknown => {
-                if self.unknown.len() < UNKNOWN_MAX {
-                    self.unknown.insert(name.clone(), Instant::now() + self.unknown_for);
-                }
+            Answer::Unknown => self.remember_unknown(name),
+            Answer::Closed => {
+                // Nobody was asked, so there is nothing to remember.
+                self.take_from_disk(name);
                 Word::Settled
             }
-            Answer::Away => self.take_from_disk(name),
+            Answer::Away if self.take_from_disk(name) => Word::Settled,
+            Answer::Away => Word::Away,
         };
         for waiting in self.asking.remove(name).unwrap_or_default() {
             waiting.send(word).ok();
@@ -272,8 +299,8 @@ impl Keeper {
         if let Some(kept) = self.links.get(&snapshot.environment.client_key) {
             let line = Arc::clone(&kept.line);
             self.asked.spawn(async move {
-                drop(line.ask_at_all().await);
-                (name, Answer::Held)
+                let looked = line.ask_again().await;
+                (name, if looked.is_ok() { Answer::Held } else { Answer::Away })
             });
             return;
         }
@@ -287,23 +314,34 @@ impl Keeper {
         });
     }
 
-    /// It was let go, and the upstream is away now: the last known flags are on the disk.
-    fn take_from_disk(&mut self, name: &Name) -> Word {
-        let Name::Client(key) = name else { return Word::Away };
-        let Ok(key) = ClientKey::parse(key) else { return Word::Settled };
-        let Some(snapshot) = self.common.disk.find(&key) else { return Word::Away };
-        self.take_up(snapshot, Phase::Disk);
+    fn remember_unknown(&mut self, name: &Name) -> Word {
+        if self.unknown.len() < UNKNOWN_MAX {
+            self.unknown.insert(name.clone(), Instant::now() + self.unknown_for);
+        }
         Word::Settled
     }
 
+    /// It was let go, and the upstream is away now: the last known flags may be on the disk.
+    fn take_from_disk(&mut self, name: &Name) -> bool {
+        let Some(key) = self.common.upstream.owner(name) else { return false };
+        let Some(snapshot) = self.common.disk.find(&key) else { return false };
+        self.take_up(snapshot, Phase::Disk);
+        true
+    }
+
     /// Holds an environment from now on, and follows it.
-    fn take_up(&mut self, snapshot: Snapshot, phase: Phase) {
+    fn take_up(&mut self, mut snapshot: Snapshot, phase: Phase) {
+        if phase == Phase::Disk
+            && let Some(flagsmith) = self.common.upstream.flagsmith()
+        {
+            snapshot = flagsmith.recall(&snapshot);
+        }
         let client_key = snapshot.environment.client_key.clone();
         let line = self.held.add(snapshot, phase);
         self.common.told.seed(&line.entry());
         // Streams may wait for it.
         self.common.told.hub.welcome();
-        let is_fresh = phase == Phase::Live;
+        let is_fresh = phase == Phase::Opening;
         let first_rest = if is_fresh {
             Duration::ZERO
         } else {
@@ -357,10 +395,13 @@ impl Keeper {
             let told = &self.common.told;
             if told.directory.take_use(kept.line.id) || told.hub.open(kept.line.id) > 0 {
                 kept.used = now;
-            } else if kept.used.elapsed() >= self.idle && !self.named.contains(client_key) {
+            } else if kept.used.elapsed() >= self.idle {
                 idle.push(client_key.clone());
             }
         }
+        let named: Vec<_> =
+            self.named.iter().filter_map(|(name, _)| self.common.upstream.owner(name)).collect();
+        idle.retain(|client_key| !named.contains(client_key));
         for client_key in idle {
             tracing::info!(%client_key, "nobody uses it; it is let go");
             let left = self.let_go(&client_key);
@@ -370,12 +411,7 @@ impl Keeper {
             self.forget(id);
         }
         // A named environment that could not be asked about at the start.
-        for client_key in self.named.clone() {
-            let name = Name::of(client_key.as_str());
-            if !self.links.contains_key(&client_key) && !self.unknown.contains_key(&name) {
-                self.wanted(name, None);
-            }
-        }
+        self.want_named();
         self.measure();
     }
 

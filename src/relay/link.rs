@@ -18,7 +18,7 @@ use super::disk::Disk;
 use super::held::Line;
 use super::listening::{self, Heard};
 use super::status::Phase;
-use super::upstream::{Failure, Fetched, Name, Upstream};
+use super::upstream::{Failure, Fetched, Upstream};
 use crate::metrics::RelayMetrics;
 use crate::model::{ClientKey, Revision};
 use crate::snapshot::Snapshot;
@@ -37,6 +37,8 @@ const LATE_FOR: Duration = Duration::from_mins(1);
 
 /// How long those who listen wait for the disk; a slow one must not hold up changes.
 const STAGE_WAIT: Duration = Duration::from_millis(500);
+/// How long something is asked for that was told of and does not come.
+const VAIN: Duration = Duration::from_secs(10);
 
 /// Histories that were left; an answer from one of them is late, not new.
 const LEFT_MAX: usize = 16;
@@ -109,33 +111,36 @@ impl Link {
             // Somebody waits.
             Ok(()) = questions.changed() => {}
         }
-        let (sender, mut heard) = watch::channel(Heard::default());
+        let mut heard = self.line.heard().subscribe();
+        heard.mark_changed();
         let mut listening = JoinSet::new();
-        let streams = self.common.metrics.upstream_streams.clone();
-        listening.spawn(listening::listen(
-            self.common.upstream.clone(),
-            client_key.clone(),
-            sender,
-            streams,
-        ));
+        if self.common.upstream.has_streams() {
+            listening.spawn(listening::listen(
+                self.common.upstream.clone(),
+                client_key.clone(),
+                self.line.heard(),
+                self.common.metrics.upstream_streams.clone(),
+            ));
+        }
         let mut memory = Memory::default();
-        let mut next_poll = Instant::now() + FIRST_WORD.min(self.common.poll);
+        let first_poll =
+            if self.common.upstream.lives_by_streams() { FIRST_WORD } else { Duration::ZERO };
+        let mut next_poll = Instant::now() + first_poll.min(self.common.poll);
         loop {
             let far = Instant::now() + Duration::from_hours(1);
             let reason = tokio::select! {
-                // The listener ends with this task only.
+                // The line is there as long as this task.
                 changed = heard.changed() => match changed {
                     Ok(()) => self.hears(&heard.borrow_and_update().clone(), &mut memory),
                     Err(_) => return,
                 },
-                Ok(()) = questions.changed() => Some(Reason::Look),
-                () = sleep_until(next_poll) => Some(Reason::Look),
+                Ok(()) = questions.changed() => Some(self.looks(&heard, &mut memory)),
+                () = sleep_until(next_poll) => Some(self.looks(&heard, &mut memory)),
                 () = sleep_until(memory.retry_at.unwrap_or(far)) => {
                     memory.retry_at = None;
-                    let word = heard.borrow().clone();
                     // Without a stream, its first word will be the reason: one question, not two.
-                    let has_stream = word.failure.is_none();
-                    has_stream.then(|| self.hears(&word, &mut memory).unwrap_or(Reason::Look))
+                    let waits = heard.borrow().failure.is_some() && self.common.upstream.lives_by_streams();
+                    (!waits).then(|| self.looks(&heard, &mut memory))
                 }
                 () = sleep_until(memory.echo_at.unwrap_or(far)) => {
                     memory.echo_at = None;
@@ -158,6 +163,12 @@ impl Link {
         }
     }
 
+    /// Why to ask when there is a reason anyway: what the stream tells of is asked for first.
+    fn looks(&self, heard: &watch::Receiver<Heard>, memory: &mut Memory) -> Reason {
+        let word = heard.borrow().clone();
+        self.hears(&word, memory).unwrap_or(Reason::Look)
+    }
+
     /// Notes what the stream says. Answers with why to ask, if there is a reason.
     fn hears(&self, word: &Heard, memory: &mut Memory) -> Option<Reason> {
         if let Some(failure) = &word.failure {
@@ -167,7 +178,7 @@ impl Link {
         let revision = word.revision?;
         self.line.note(|status| status.upstream_revision = Some(revision));
         let held = self.line.revision();
-        if revision != held {
+        if self.common.upstream.is_news(revision, held) {
             return (memory.not_found != Some(revision)).then_some(Reason::Heard(revision));
         }
         if word.streams != memory.confirmed_stream {
@@ -190,6 +201,7 @@ impl Link {
         memory: &mut Memory,
     ) -> bool {
         let held = self.line.snapshot();
+        let heard_at = word.at.filter(|_| matches!(reason, Reason::Heard(_)));
         // Whatever the reason is: another node of the upstream may be behind the one that told, and its word
         // that nothing is new would settle what was told.
         let told = match reason {
@@ -197,18 +209,18 @@ impl Link {
             Reason::Look => word.revision,
         };
         let wanted = told.filter(|told| *told > self.line.revision());
-        let name = Name::Client(client_key.as_str().to_owned());
-        let fetched = self.common.upstream.snapshot(&name, wanted, Some(&held)).await;
+        let fetched = self.common.upstream.snapshot(client_key, wanted, &held).await;
         self.common.metrics.fetched(match &fetched {
             Ok(Fetched::New(_)) => "new",
             Ok(Fetched::Same) => "same",
-            Ok(Fetched::Behind) => "behind",
+            Ok(Fetched::Behind(_)) => "behind",
             Ok(Fetched::Unknown) => "unknown",
+            Ok(Fetched::Closed(_)) => "closed",
             Err(_) => "failed",
         });
         match fetched {
             Ok(Fetched::New(snapshot)) => {
-                self.take(*snapshot, word.at, memory).await;
+                self.take(*snapshot, heard_at, memory).await;
                 self.confirmed(reason, word, memory);
                 true
             }
@@ -218,7 +230,23 @@ impl Link {
                 true
             }
             // Another node of the upstream is behind the one that told.
-            Ok(Fetched::Behind) => {
+            Ok(Fetched::Behind(fresh)) => {
+                if let Some(fresh) = fresh {
+                    self.take(*fresh, heard_at, memory).await;
+                }
+                if self.is_in_vain(word) {
+                    self.confirmed(reason, word, memory);
+                } else {
+                    self.put_off(memory);
+                }
+                true
+            }
+            Ok(Fetched::Closed(left)) => {
+                if let Some(left) = left {
+                    self.take(*left, None, memory).await;
+                }
+                let why = "no server key is known that Flagsmith lets in; old flags are served";
+                self.line.note(|status| status.doubt(Phase::Refused, Some(why.to_owned())));
                 self.put_off(memory);
                 true
             }
@@ -237,6 +265,12 @@ impl Link {
         }
     }
 
+    /// Whether what the stream tells of has not come for so long that it never may.
+    fn is_in_vain(&self, word: &Heard) -> bool {
+        let waited = word.at.is_some_and(|at| at.elapsed() >= VAIN);
+        waited && self.common.upstream.may_announce_in_vain()
+    }
+
     /// What is held is what the upstream says.
     fn confirmed(&self, reason: Reason, word: &Heard, memory: &mut Memory) {
         memory.failures = 0;
@@ -248,7 +282,8 @@ impl Link {
             Reason::Look if word.revision != Some(self.line.revision()) => word.revision,
             _ => None,
         };
-        let is_followed = word.failure.is_none() && word.revision.is_some();
+        let is_followed = !self.common.upstream.lives_by_streams()
+            || (word.failure.is_none() && word.revision.is_some());
         self.line.note(|status| {
             if is_followed {
                 status.confirm();
@@ -290,13 +325,17 @@ impl Link {
         let fresh = Arc::new(fresh);
         // Before anybody sees it: a process that dies must not come back with less than it has shown.
         let staging = self.stage(&fresh).await;
-        self.line.replace(Arc::clone(&fresh));
-        if shows_the_same {
-            // Its keys, or the history that it counts in.
-            self.common.told.directory.insert(&self.line.entry());
-        } else if now.revision > before.revision {
+        let upstream = self.common.upstream.flagsmith();
+        // A key may have come to be known since it was asked for.
+        let with_keys = |_: &Snapshot| match upstream {
+            Some(flagsmith) => flagsmith.with_its_keys(&fresh),
+            None => Snapshot::clone(&fresh),
+        };
+        let fresh = self.line.replace(&self.common.told.directory, with_keys);
+        // Else only its keys are others, or the history that it counts in.
+        if !shows_the_same && now.revision > before.revision {
             self.tell(&fresh, heard_at, memory).await;
-        } else {
+        } else if !shows_the_same {
             self.begin_anew(&fresh);
         }
         self.keep(staging).await;
@@ -305,7 +344,6 @@ impl Link {
     /// The order of every change: it answers reads, then those who listen are told.
     async fn tell(&self, fresh: &Snapshot, heard_at: Option<Instant>, memory: &mut Memory) {
         let told = &self.common.told;
-        told.directory.insert(&self.line.entry());
         let stamp = fresh.environment.stamp;
         let news = News {
             stamp,

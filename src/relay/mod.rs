@@ -9,7 +9,10 @@
 //! behind the doors as the store does at a gateway ([`crate::origin`]). When the upstream is away, everything
 //! goes on with what is held, and a restart begins with what is on the disk.
 
+mod asking;
 mod disk;
+mod flagsmith;
+mod gateway;
 mod held;
 mod keeper;
 mod ledger;

@@ -6,8 +6,9 @@ use std::time::Duration;
 
 use super::held::{Held, Line};
 use super::status::{Health, LineReport, Phase, Report};
+use super::upstream::{Name, Upstream};
 use super::usage::Usage;
-use crate::model::ClientKey;
+use crate::model::Secret;
 use crate::told::Told;
 
 /// What operators may ask a relay.
@@ -16,9 +17,9 @@ pub struct Watch {
     pub(super) held: Arc<Held>,
     pub(super) told: Arc<Told>,
     pub(super) usage: Usage,
-    pub(super) upstream: String,
+    pub(super) upstream: Upstream,
     pub(super) unknown: Arc<AtomicUsize>,
-    pub(super) named: Vec<ClientKey>,
+    pub(super) named: Vec<(Name, Secret)>,
     pub(super) ready_stale: Duration,
 }
 
@@ -30,8 +31,8 @@ impl Watch {
             self.held.lines().iter().map(|line| self.line(line)).collect();
         environments.sort_by(|a, b| a.client_key.cmp(&b.client_key));
         Report {
-            upstream: self.upstream.clone(),
-            kind: "flagcast",
+            upstream: self.upstream.base().to_owned(),
+            kind: self.upstream.kind(),
             environments,
             unknown_keys: self.unknown.load(Ordering::Relaxed),
             usage_waiting: self.usage.waiting(),
@@ -70,10 +71,11 @@ impl Watch {
     #[must_use]
     pub fn health(&self) -> Health {
         let lines = self.held.lines();
-        let holds = |key: &ClientKey| {
-            lines.iter().any(|line| line.snapshot().environment.client_key == *key)
+        let holds = |name: &Name| {
+            let key = self.upstream.owner(name);
+            key.is_some_and(|key| lines.iter().any(|line| line.is_of(&key)))
         };
-        if let Some(missing) = self.named.iter().find(|key| !holds(key)) {
+        if let Some((missing, _)) = self.named.iter().find(|(name, _)| !holds(name)) {
             return Health::NotReady(format!("no snapshot of {missing} yet"));
         }
         if self.ready_stale.is_zero() {
