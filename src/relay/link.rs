@@ -122,10 +122,10 @@ impl Link {
                 self.common.metrics.upstream_streams.clone(),
             ));
         }
-        let mut memory = Memory::default();
-        let first_poll =
+        let first =
             if self.common.upstream.lives_by_streams() { FIRST_WORD } else { Duration::ZERO };
-        let mut next_poll = Instant::now() + first_poll.min(self.common.poll);
+        let mut memory = Memory { retry_at: Some(Instant::now() + first), ..Memory::default() };
+        let mut next_poll = Instant::now() + self.common.poll;
         loop {
             let far = Instant::now() + Duration::from_hours(1);
             let reason = tokio::select! {
