@@ -129,7 +129,14 @@ impl Link {
                     Ok(()) => self.hears(&heard.borrow_and_update().clone(), &mut memory),
                     Err(_) => return,
                 },
-                Ok(()) = questions.changed() => Some(self.looks(&heard, &mut memory)),
+                Ok(()) = questions.changed() => match self.line.rest_left() {
+                    None => Some(self.looks(&heard, &mut memory)),
+                    Some(left) => {
+                        let at = Instant::now() + left;
+                        memory.retry_at = Some(memory.retry_at.map_or(at, |retry| retry.min(at)));
+                        None
+                    }
+                },
                 () = sleep_until(next_poll) => Some(self.looks(&heard, &mut memory)),
                 () = sleep_until(memory.retry_at.unwrap_or(far)) => {
                     Some(self.looks(&heard, &mut memory))
