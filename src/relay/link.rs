@@ -95,6 +95,20 @@ struct Memory {
     held_history_at: Option<Instant>,
 }
 
+impl Memory {
+    /// Asks again later: sooner at first, and not in step with other relays.
+    fn put_off(&mut self) {
+        let rest = (RETRY[0] * 2_u32.pow(self.failures.min(8))).min(RETRY[1]);
+        self.failures = self.failures.saturating_add(1);
+        self.retry_at = Some(Instant::now() + rest.mul_f64(rand::random_range(0.5..1.5)));
+    }
+
+    /// Asks no later than that.
+    fn ask_at(&mut self, at: Instant) {
+        self.retry_at = Some(self.retry_at.map_or(at, |retry| retry.min(at)));
+    }
+}
+
 impl Link {
     /// Follows the environment until the upstream has none of that name any more.
     pub(super) async fn run(self) {
@@ -132,8 +146,7 @@ impl Link {
                 Ok(()) = questions.changed() => match self.line.rest_left() {
                     None => Some(self.looks(&heard, &mut memory)),
                     Some(left) => {
-                        let at = Instant::now() + left;
-                        memory.retry_at = Some(memory.retry_at.map_or(at, |retry| retry.min(at)));
+                        memory.ask_at(Instant::now() + left);
                         None
                     }
                 },
@@ -236,7 +249,7 @@ impl Link {
                 if self.is_in_vain(word) {
                     self.confirmed(reason, word, memory);
                 } else {
-                    self.put_off(memory);
+                    memory.put_off();
                 }
                 true
             }
@@ -246,7 +259,7 @@ impl Link {
                 }
                 let why = "no server key is known that Flagsmith lets in; old flags are served";
                 self.line.note(|status| status.doubt(Phase::Refused, Some(why.to_owned())));
-                self.put_off(memory);
+                memory.put_off();
                 true
             }
             Ok(Fetched::Unknown) => {
@@ -258,7 +271,7 @@ impl Link {
             Err(failure) => {
                 let phase = phase(&failure);
                 self.line.note(|status| status.doubt(phase, Some(failure.to_string())));
-                self.put_off(memory);
+                memory.put_off();
                 false
             }
         }
@@ -292,13 +305,6 @@ impl Link {
                 status.unconfirmed_since = Some(Instant::now());
             }
         });
-    }
-
-    /// Asks again later: sooner at first, and not in step with other relays.
-    fn put_off(&self, memory: &mut Memory) {
-        let rest = (RETRY[0] * 2_u32.pow(memory.failures.min(8))).min(RETRY[1]);
-        memory.failures = memory.failures.saturating_add(1);
-        memory.retry_at = Some(Instant::now() + rest.mul_f64(rand::random_range(0.5..1.5)));
     }
 
     /// Takes a snapshot in, if it is newer than what is held.
