@@ -1,6 +1,9 @@
 //! A relay as its clients see it: what a gateway says, a moment later, and for as long as the gateway is away.
 
 mod away;
+mod chaos;
+mod cold;
+mod fresh;
 mod links;
 mod taking_up;
 

@@ -9,7 +9,7 @@ use crate::harness::wire::{ASKS, Wire};
 use crate::harness::{Gateway, PUSH_TOKEN, eventually, http};
 
 /// Questions for snapshots that a gateway has answered with `status`.
-async fn questions(gateway: &Gateway, status: u16) -> f64 {
+pub(super) async fn questions(gateway: &Gateway, status: u16) -> f64 {
     let route = "route=\"/sdk/v1/environments/{client_key}/snapshot\"";
     let labels = [route, &*format!("status=\"{status}\"")];
     gateway.metric("flagcast_http_request_duration_seconds_count", &labels).await
