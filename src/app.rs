@@ -25,10 +25,10 @@ use crate::cdn::{Canary, Purger};
 use crate::config::{self, Settings};
 use crate::fixture::Fixture;
 use crate::flagset::{Bounds, Directory, FlagSets};
-use crate::http::{Admin, Evaluations, Ops, StoreHealth, Tls};
+use crate::http::{Admin, Evaluations, Gate, Ops, StoreHealth, Tls};
 use crate::metrics::{Metrics, WebhookMetrics};
 use crate::model::{AttemptOutcome, ClientKey, Environment, EnvironmentKind, WebhookStatus};
-use crate::origin::{Ledger, StoreLedger};
+use crate::origin::{Ledger, StoreLedger, Truth};
 use crate::shutdown::Shutdown;
 use crate::store::{Store, StoreError};
 use crate::told::{Pings, Told};
@@ -138,7 +138,8 @@ impl App {
             waiting: limits.reads_waiting,
             check: Duration::from_millis(settings.store.check_timeout_ms),
         };
-        let flagsets = FlagSets::new(Arc::new(store.clone()), bounds, metrics.flagset());
+        let truth: Arc<dyn Truth> = Arc::new(store.clone());
+        let flagsets = FlagSets::new(Arc::clone(&truth), bounds, metrics.flagset());
         let directory = Arc::new(Directory::default());
         let evaluations = Arc::new(Evaluations::new(metrics.analytics()));
         let pings = Pings::new(&public_url, &settings.stream);
@@ -174,7 +175,9 @@ impl App {
             flagsets: flagsets.clone(),
             hub,
             evaluations: Arc::clone(&evaluations),
+            truth,
             ledger: Arc::clone(&ledger),
+            gate: Gate::Tokens(store.clone()),
             admin: Some(admin),
         };
         let doors = parts.doors(&settings, &metrics, &shutdown);

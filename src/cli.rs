@@ -119,6 +119,8 @@ pub(crate) struct NewTokenArgs {
 pub(crate) enum RoleArg {
     Admin,
     Editor,
+    /// For `flagcast relay`; no flag can be changed with it.
+    Relay,
     Viewer,
 }
 

@@ -157,6 +157,7 @@ async fn print_new_token(settings: &Settings, args: cli::NewTokenArgs) -> anyhow
     let role = match args.role {
         cli::RoleArg::Admin => Role::Admin,
         cli::RoleArg::Editor => Role::Editor,
+        cli::RoleArg::Relay => Role::Relay,
         cli::RoleArg::Viewer => Role::Viewer,
     };
     let scope = Scope { project: args.project, environment: args.environment };

@@ -6,9 +6,11 @@ use std::time::Duration;
 use super::running::drain;
 use crate::config::Settings;
 use crate::flagset::{Directory, FlagSets};
-use crate::http::{Admin, Doors, Evaluations, Flagsmith, Flipper, Hops, Ofrep, Patience, Sdk, Sse};
+use crate::http::{
+    Admin, Doors, Evaluations, Flagsmith, Flipper, Gate, Hops, Ofrep, Patience, Relays, Sdk, Sse,
+};
 use crate::metrics::Metrics;
-use crate::origin::Ledger;
+use crate::origin::{Ledger, Truth};
 use crate::shutdown::Shutdown;
 use crate::stream::Hub;
 
@@ -18,7 +20,10 @@ pub(super) struct Parts {
     pub(super) flagsets: FlagSets,
     pub(super) hub: Hub,
     pub(super) evaluations: Arc<Evaluations>,
+    pub(super) truth: Arc<dyn Truth>,
     pub(super) ledger: Arc<dyn Ledger>,
+    /// Who may ask what only relays ask.
+    pub(super) gate: Gate,
     /// Nothing at a relay: flags change at the gateway.
     pub(super) admin: Option<Admin>,
 }
@@ -30,10 +35,17 @@ impl Parts {
         metrics: &Metrics,
         shutdown: &Shutdown,
     ) -> Doors {
-        let Self { directory, flagsets, hub, evaluations, ledger, admin } = self;
+        let Self { directory, flagsets, hub, evaluations, truth, ledger, gate, admin } = self;
         let hops = Hops::new(&settings.stream);
         Doors {
             sdk: Sdk { directory: Arc::clone(&directory), flagsets: flagsets.clone(), hops },
+            relays: Relays::new(
+                gate,
+                (Arc::clone(&directory), flagsets.clone()),
+                (truth, Arc::clone(&ledger)),
+                settings.limits.clone(),
+                metrics.clone(),
+            ),
             flipper: Flipper { directory: Arc::clone(&directory), flagsets: flagsets.clone() },
             ofrep: Ofrep::new(
                 Arc::clone(&directory),

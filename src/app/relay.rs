@@ -17,7 +17,7 @@ use super::running::{Running, start_streams};
 use crate::cdn::{Canary, Purger};
 use crate::config::Settings;
 use crate::flagset::{Bounds, Directory, FlagSets};
-use crate::http::{Evaluations, Health, Ops, Tls};
+use crate::http::{Evaluations, Gate, Health, Ops, Tls};
 use crate::metrics::Metrics;
 use crate::origin::{Ledger, Truth};
 use crate::relay::{self, Held, Keeper, RelayLedger, Upstream, Usage, Watch};
@@ -89,7 +89,7 @@ impl RelayApp {
             check: Duration::from_millis(settings.store.check_timeout_ms),
         };
         let truth: Arc<dyn Truth> = Arc::clone(&held) as _;
-        let flagsets = FlagSets::new(truth, bounds, metrics.flagset());
+        let flagsets = FlagSets::new(Arc::clone(&truth), bounds, metrics.flagset());
         let (sender, strangers) = mpsc::channel(STRANGERS_MAX);
         let directory = Arc::new(Directory::asking(sender));
         let evaluations = Arc::new(Evaluations::new(metrics.analytics()));
@@ -121,7 +121,9 @@ impl RelayApp {
             flagsets,
             hub,
             evaluations: Arc::clone(&evaluations),
+            truth,
             ledger: Arc::clone(&ledger),
+            gate: Gate::Secret(settings.relay.token.clone()),
             admin: None,
         };
         let doors = parts.doors(&settings, &metrics, &shutdown);

@@ -13,7 +13,7 @@ use tokio::time::timeout;
 
 use super::set::View;
 use crate::model::{ClientKey, EnvironmentId, EnvironmentKind, SERVER_KEY_PREFIX};
-use crate::store::keys::{DigestBytes, digest_bytes, parse_digest};
+use crate::store::keys::{DIGEST_PREFIX, DigestBytes, digest_bytes, hex, parse_digest};
 use crate::store::{DirectoryEntry, StoreError};
 
 /// Longest wait of a request for word about its key: SDKs give up after a few seconds.
@@ -62,7 +62,7 @@ struct Found {
 /// A key that is not known yet, and who waits for word about it.
 #[derive(Debug)]
 pub struct Stranger {
-    /// A client or server key, as it came.
+    /// A client or server key as it came, or the digest of a server key behind [`DIGEST_PREFIX`].
     pub key: String,
     /// Takes the word.
     pub answer: oneshot::Sender<Word>,
@@ -94,7 +94,31 @@ impl Directory {
     /// The environment that `key`, a client or server key, opens, for who comes with it: a key that is not
     /// known is asked about, if there is somebody to ask.
     pub async fn open(&self, key: &str) -> Result<Option<Known>, StoreError> {
-        let found = self.find(key);
+        // Whoever knows the digest of a key need not know the key.
+        if key.starts_with(DIGEST_PREFIX) {
+            return Ok(None);
+        }
+        self.open_with(key, |directory| directory.find(key)).await
+    }
+
+    /// The same for a relay below, which names an environment in a URL: by its client key, or by the digest of a
+    /// server key that somebody brought it. Only for who may see all of the environment anyway.
+    pub async fn open_for_relay(&self, name: &str) -> Result<Option<Known>, StoreError> {
+        let Some(text) = name.strip_prefix(DIGEST_PREFIX) else {
+            return self.open_client(name).await;
+        };
+        let Some(digest) = parse_digest(text) else { return Ok(None) };
+        // As we write it: a question about one key has one name.
+        let name = format!("{DIGEST_PREFIX}{}", hex(&digest));
+        self.open_with(&name, |directory| directory.find_digest(&digest)).await
+    }
+
+    async fn open_with(
+        &self,
+        key: &str,
+        find: impl Fn(&Self) -> Option<Known> + Send,
+    ) -> Result<Option<Known>, StoreError> {
+        let found = find(self);
         let Some(strangers) = &self.strangers else { return Ok(found) };
         if let Some(known) = found {
             self.note_use(&known.client_key);
@@ -107,7 +131,7 @@ impl Directory {
             let away = || StoreError::Away("nobody could be asked about this key".to_owned());
             strangers.try_send(stranger).map_err(|_| away())?;
             match timeout(STRANGER_WAIT, word).await {
-                Ok(Ok(Word::Settled)) => Ok(self.find(key)),
+                Ok(Ok(Word::Settled)) => Ok(find(self)),
                 _ => Err(away()),
             }
         })
@@ -164,11 +188,16 @@ impl Directory {
     #[must_use]
     pub fn find(&self, key: &str) -> Option<Known> {
         if key.starts_with(SERVER_KEY_PREFIX) {
-            let id = *self.by_digest.get(&digest_bytes(key))?;
-            Some(Known { by_server_key: true, ..self.client_key(id)? })
+            self.find_digest(&digest_bytes(key))
         } else {
             self.find_client(key)
         }
+    }
+
+    /// The environment with a server key of this digest.
+    fn find_digest(&self, digest: &DigestBytes) -> Option<Known> {
+        let id = *self.by_digest.get(digest)?;
+        Some(Known { by_server_key: true, ..self.client_key(id)? })
     }
 
     /// The environment with this client key.
@@ -255,6 +284,8 @@ mod tests {
         assert!(!by_client.by_server_key);
         assert!(directory.find("ser.a").is_some_and(|known| known.by_server_key));
         assert_eq!(directory.find_client("ser.a"), None, "a server key is no client key");
+        let named = format!("{DIGEST_PREFIX}{}", digest("ser.a"));
+        assert_eq!(directory.find(&named), None, "who knows the digest need not know the key");
 
         directory.insert(&entry(&["ser.b", "ser.c"]));
         assert_eq!(directory.find("ser.a"), None);

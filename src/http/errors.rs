@@ -89,6 +89,24 @@ impl Problem {
         Self::new(StatusCode::NOT_FOUND, "not_found", detail)
     }
 
+    /// To a relay: no environment is called so.
+    pub(super) fn environment_unknown() -> Self {
+        let detail = "no environment has this client key, or a server key of this digest; a server key \
+            itself belongs into no URL: say `sha256:` and its digest";
+        Self::new(StatusCode::NOT_FOUND, "environment_unknown", detail)
+    }
+
+    /// To a relay: it has heard of a change before us.
+    pub(super) fn revision_ahead() -> Self {
+        let detail = "this revision does not exist yet; try again in a moment";
+        Self::new(StatusCode::NOT_FOUND, "revision_ahead", detail)
+    }
+
+    /// To a relay: a trait that should be counted is no whole number.
+    pub(super) fn not_countable(detail: String) -> Self {
+        Self::new(StatusCode::UNPROCESSABLE_ENTITY, "not_countable", detail)
+    }
+
     pub(super) fn method_not_allowed() -> Self {
         let detail =
             "this route exists, but not with this method; /admin/v1/openapi.json lists all";

@@ -2,7 +2,7 @@
 //!
 //! [`serve`] drives connections; [`Front`] takes their requests; `router` is the table of all routes; `errors` is the only place
 //! that turns a failure into a status. One file or folder per door: `sdk` (our reads), `flagsmith`
-//! (Flagsmith's reads), `flipper` (Flipper's), `ofrep` (`OpenFeature`'s), `client` (the browser client), `sse` (streams), `admin` (management), `dashboard` (the page), `ops`
+//! (Flagsmith's reads), `flipper` (Flipper's), `ofrep` (`OpenFeature`'s), `client` (the browser client), `sse` (streams), `relays` (what relays ask), `admin` (management), `dashboard` (the page), `ops`
 //! (operators).
 
 pub mod admin;
@@ -23,6 +23,7 @@ mod listener;
 mod ofrep;
 mod ops;
 mod patience;
+mod relays;
 mod request;
 mod router;
 mod sdk;
@@ -39,6 +40,7 @@ pub use listener::{Connections, Streams, bind, serve};
 pub use ofrep::Ofrep;
 pub use ops::{Health, Ops, StoreHealth};
 pub use patience::Patience;
+pub use relays::{Gate, Relays};
 pub use request::BodyLimits;
 pub use router::{Doors, operators_front, public_front};
 pub use sdk::Sdk;

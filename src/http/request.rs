@@ -6,6 +6,8 @@ use std::time::Duration;
 use axum::body::Body;
 use axum::extract::{FromRequestParts, Query};
 use bytes::Bytes;
+use http::HeaderMap;
+use http::header::AUTHORIZATION;
 use http::request::Parts;
 use http_body_util::{BodyExt as _, LengthLimitError, Limited};
 use serde::de::{DeserializeOwned, IgnoredAny};
@@ -54,6 +56,12 @@ impl BodyLimits {
             Ok(Err(_)) => Err(Problem::malformed_json("the body ended early".to_owned())),
         }
     }
+}
+
+/// The token of `Authorization: Bearer …`.
+pub(super) fn bearer(headers: &HeaderMap) -> Option<&str> {
+    let (scheme, token) = headers.get(AUTHORIZATION)?.to_str().ok()?.split_once(' ')?;
+    scheme.eq_ignore_ascii_case("bearer").then(|| token.trim())
 }
 
 /// Reads a JSON object; an error names the field and what it should be.

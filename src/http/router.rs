@@ -15,8 +15,8 @@ use super::front::{Front, Straight, record};
 use super::patience::{Patience, bounded};
 use super::request::BodyLimits;
 use super::{
-    Admin, Flagsmith, Flipper, Ofrep, Ops, Sdk, Sse, admin, client, dashboard, flagsmith, flipper,
-    ofrep, ops, sdk, sse,
+    Admin, Flagsmith, Flipper, Ofrep, Ops, Relays, Sdk, Sse, admin, client, dashboard, flagsmith,
+    flipper, ofrep, ops, relays, sdk, sse,
 };
 use crate::metrics::{Metrics, RequestMetrics};
 
@@ -45,6 +45,8 @@ pub struct Doors {
     pub ofrep: Ofrep,
     /// Streams and announcements.
     pub sse: Sse,
+    /// What relays below ask.
+    pub relays: Relays,
     /// Management; nothing at a relay.
     pub admin: Option<Admin>,
     /// How long a change may take.
@@ -108,6 +110,14 @@ pub fn public_front(doors: Doors, metrics: &Metrics, limits: BodyLimits) -> Fron
         .with_state(doors.flipper)
         .method_not_allowed_fallback(async || Problem::flipper_writes_nothing())
         .route_layer(from_fn_with_state(doors.patience, bounded));
+    // Called by relays.
+    let relays = Router::new()
+        .route("/sdk/v1/environments/{client_key}/snapshot", get(relays::snapshot))
+        .route("/sdk/v1/environments/{client_key}/usage", post(relays::usage))
+        .route("/sdk/v1/environments/{client_key}/traits", post(relays::traits))
+        .with_state(doors.relays)
+        .method_not_allowed_fallback(wrong_method)
+        .route_layer(from_fn_with_state(doors.patience, bounded));
     // Called by people and their scripts.
     let management = match doors.admin {
         Some(admin) => admin::router(admin)
@@ -118,6 +128,7 @@ pub fn public_front(doors: Doors, metrics: &Metrics, limits: BodyLimits) -> Fron
     };
     let router = open
         .merge(flipper)
+        .merge(relays)
         .merge(management)
         .route_layer(from_fn_with_state(requests, measure))
         .fallback(async || Problem::not_found("there is no such route; see docs/API.md"));

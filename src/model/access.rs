@@ -12,6 +12,9 @@ use super::TokenId;
 pub enum Role {
     /// Reads everything in its scope.
     Viewer,
+    /// Also takes whole environments as a relay does, and hands on what a relay's clients tell; it changes no
+    /// flag.
+    Relay,
     /// Also changes flags and features.
     Editor,
     /// Also makes and deletes projects, environments, keys and tokens.
@@ -24,6 +27,7 @@ impl Role {
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Viewer => "viewer",
+            Self::Relay => "relay",
             Self::Editor => "editor",
             Self::Admin => "admin",
         }
@@ -32,7 +36,8 @@ impl Role {
     /// The role named so, if there is one.
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {
-        [Self::Viewer, Self::Editor, Self::Admin].into_iter().find(|role| role.as_str() == text)
+        let all = [Self::Viewer, Self::Relay, Self::Editor, Self::Admin];
+        all.into_iter().find(|role| role.as_str() == text)
     }
 }
 
@@ -76,7 +81,8 @@ mod tests {
 
     #[test]
     fn roles_are_ordered() {
-        assert!(Role::Viewer < Role::Editor && Role::Editor < Role::Admin);
+        assert!(Role::Viewer < Role::Relay && Role::Relay < Role::Editor);
+        assert!(Role::Editor < Role::Admin);
         assert_eq!(Role::parse("editor"), Some(Role::Editor));
         assert_eq!(Role::parse("Editor"), None);
     }

@@ -13,7 +13,9 @@ use crate::model::{
     ClientKey, EnvironmentId, EnvironmentState, Origin, Revision, Traits, UpdatedAt,
 };
 use crate::snapshot::{Mark, Snapshot};
-use crate::store::{Announced, EvaluationCount, StoreError, TraitsUpdate, WrittenTraits};
+use crate::store::{
+    Announced, EvaluationCount, StoreError, TraitsUpdate, UsageBatch, WrittenTraits,
+};
 
 pub use store::StoreLedger;
 
@@ -69,6 +71,9 @@ pub trait Ledger: Debug + Send + Sync + 'static {
 
     /// Adds evaluation counts.
     fn add_evaluations<'a>(&'a self, counts: &'a [EvaluationCount]) -> Answer<'a, ()>;
+
+    /// Adds the counts that a relay hands on, once, however often the batch comes.
+    fn add_usage<'a>(&'a self, batch: &'a UsageBatch) -> Answer<'a, ()>;
 
     /// Takes the announcement that an environment of another system changed at `instant`.
     fn announce<'a>(

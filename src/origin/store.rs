@@ -6,7 +6,7 @@ use crate::model::{
     ClientKey, EnvironmentId, EnvironmentState, Origin, Revision, Traits, UpdatedAt,
 };
 use crate::snapshot::{Mark, Snapshot};
-use crate::store::{Announced, EvaluationCount, Store, TraitsUpdate, WrittenTraits};
+use crate::store::{Announced, EvaluationCount, Store, TraitsUpdate, UsageBatch, WrittenTraits};
 
 impl Truth for Store {
     fn is_shared(&self) -> bool {
@@ -69,6 +69,10 @@ impl Ledger for StoreLedger {
 
     fn add_evaluations<'a>(&'a self, counts: &'a [EvaluationCount]) -> Answer<'a, ()> {
         Box::pin(self.0.add_evaluations(counts))
+    }
+
+    fn add_usage<'a>(&'a self, batch: &'a UsageBatch) -> Answer<'a, ()> {
+        Box::pin(self.0.add_usage(batch))
     }
 
     fn announce<'a>(

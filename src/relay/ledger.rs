@@ -11,7 +11,9 @@ use super::usage::{Counts, Usage};
 use crate::config::{Limits, RelayTraits};
 use crate::model::{ClientKey, EnvironmentId, Origin, Traits, UpdatedAt};
 use crate::origin::{Answer, Ledger};
-use crate::store::{Announced, EvaluationCount, StoreError, TraitsUpdate, WrittenTraits};
+use crate::store::{
+    Announced, EvaluationCount, StoreError, TraitsUpdate, UsageBatch, WrittenTraits,
+};
 
 /// What stands behind a relay's doors.
 #[derive(Clone, Debug)]
@@ -138,6 +140,19 @@ impl Ledger for RelayLedger {
                     self.usage.add(client_key.as_str().to_owned(), counts);
                 }
             }
+            Ok(())
+        })
+    }
+
+    fn add_usage<'a>(&'a self, batch: &'a UsageBatch) -> Answer<'a, ()> {
+        Box::pin(async move {
+            let client_key = self.held.client_key(batch.environment_id).ok_or_else(gone)?;
+            let counts = batch
+                .counts
+                .iter()
+                .map(|added| ((added.feature_key.clone(), added.day.clone()), added.count));
+            // Under the id that it came with: what comes here twice is counted once where it ends.
+            self.usage.pass_on(client_key.as_str().to_owned(), &batch.id, counts);
             Ok(())
         })
     }

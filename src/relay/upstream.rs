@@ -22,7 +22,7 @@ use crate::config::{self, ConfigError};
 use crate::model::{ClientKey, Revision, SERVER_KEY_PREFIX};
 use crate::outbound;
 use crate::snapshot::Snapshot;
-use crate::store::keys::digest;
+use crate::store::keys::{DIGEST_PREFIX, digest};
 
 /// Streams on one connection of HTTP/2; gateways and proxies allow 100 or more.
 const STREAMS_PER_CONNECTION: usize = 90;
@@ -114,6 +114,9 @@ impl Name {
     pub(super) fn of(key: &str) -> Self {
         if key.starts_with(SERVER_KEY_PREFIX) {
             Self::Digest(digest(key))
+        } else if let Some(digest) = key.strip_prefix(DIGEST_PREFIX) {
+            // A relay below ours knows no more than that.
+            Self::Digest(digest.to_owned())
         } else {
             Self::Client(key.to_owned())
         }
@@ -123,7 +126,7 @@ impl Name {
     fn segment(&self) -> String {
         match self {
             Self::Client(key) => key.clone(),
-            Self::Digest(digest) => format!("sha256:{digest}"),
+            Self::Digest(digest) => format!("{DIGEST_PREFIX}{digest}"),
         }
     }
 }

@@ -56,13 +56,22 @@ impl Usage {
 
     /// Adds the counts of an environment.
     pub(super) fn add(&self, client_key: String, counts: Counts) {
+        self.pass_on(client_key, &uuid::Uuid::new_v4().to_string(), counts);
+    }
+
+    /// Adds a batch that has an id already.
+    pub(super) fn pass_on(
+        &self,
+        client_key: String,
+        id: &str,
+        counts: impl IntoIterator<Item = ((String, String), u64)>,
+    ) {
         let counts: Vec<Json> = counts
             .into_iter()
             .map(
                 |((feature, day), count)| json!({ "feature": feature, "day": day, "count": count }),
             )
             .collect();
-        let id = uuid::Uuid::new_v4().to_string();
         let batch = Batch { client_key, body: json!({ "id": id, "counts": counts }) };
         let mut waiting = self.lock();
         if waiting.len() >= WAITING_MAX {

@@ -52,8 +52,8 @@ impl Mark {
             digest.update(hash);
         }
         let digest = digest.finalize();
-        let digest: String = digest[..8].iter().map(|byte| format!("{byte:02x}")).collect();
-        format!("\"{}.{digest}\"", self.revision)
+        let short = digest[..8].iter().fold(0_u64, |sum, byte| sum << 8 | u64::from(*byte));
+        format!("\"{}.{short:016x}\"", self.revision)
     }
 }
 
@@ -61,7 +61,9 @@ impl Snapshot {
     /// As bytes: JSON without a secret in it, but with what only server keys may see.
     #[must_use]
     pub fn encode(&self) -> Vec<u8> {
-        serde_json::to_vec(&Wire::of(self)).expect("texts and numbers always have a JSON form")
+        let encoded = serde_json::to_vec(&Wire::of(self));
+        // Texts and numbers always have a JSON form.
+        encoded.unwrap_or_default()
     }
 
     /// Reads what [`Self::encode`] wrote, here or in another version that keeps to the same format.

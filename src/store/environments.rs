@@ -71,6 +71,21 @@ impl Store {
         find(&mut *self.reader().await?, project, key).await
     }
 
+    /// The keys by which scopes of tokens name an environment: its project's, if it has one, and its own.
+    pub async fn place(
+        &self,
+        id: EnvironmentId,
+    ) -> Result<Option<(Option<String>, String)>, StoreError> {
+        let row = sqlx::query(
+            "SELECT p.key AS project_key, e.key FROM environments e \
+             LEFT JOIN projects p ON p.id = e.project_id WHERE e.id = $1",
+        )
+        .bind(id.0)
+        .fetch_optional(&mut *self.reader().await?)
+        .await?;
+        row.map(|row| Ok((row.try_get("project_key")?, row.try_get("key")?))).transpose()
+    }
+
     /// The newest revision of an environment, or nothing when it is gone.
     pub async fn revision(&self, id: EnvironmentId) -> Result<Option<Revision>, StoreError> {
         let row = sqlx::query("SELECT revision FROM environments WHERE id = $1")

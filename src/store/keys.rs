@@ -18,6 +18,9 @@ const CLIENT_KEY_LENGTH: usize = 22;
 /// Length of a secret: 186 bits of randomness.
 const SECRET_LENGTH: usize = 32;
 
+/// Before the digest of a server key where that stands for the key: in a URL, where the key does not belong.
+pub const DIGEST_PREFIX: &str = "sha256:";
+
 /// A SHA-256 digest.
 pub type DigestBytes = [u8; 32];
 

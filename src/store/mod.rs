@@ -53,7 +53,7 @@ use database::{Database, Pools};
 use reach::Reach;
 use sealing::Sealer;
 
-pub use analytics::{DayCount, EvaluationCount};
+pub use analytics::{DayCount, EvaluationCount, UsageBatch};
 pub use changes::{Change, Idempotency, Moved, Replay, Stamps};
 pub use claims::{Claim, ClaimedEvent, EventFeature, Room};
 pub use environments::{DirectoryEntry, EnvironmentUpdate, NewEnvironment};

@@ -1,12 +1,11 @@
 //! Who is asking the management API, and what they may do.
 
 use axum::extract::FromRequestParts;
-use http::header::AUTHORIZATION;
 use http::request::Parts;
 
 use super::Admin;
 use crate::http::errors::Problem;
-use crate::http::request::Peer;
+use crate::http::request::{Peer, bearer};
 use crate::model::{Origin, Role, Token};
 use crate::store::keys::digest;
 
@@ -63,14 +62,7 @@ impl FromRequestParts<Admin> for Caller {
             admin.metrics.login_refused();
             problem
         };
-        let secret = parts
-            .headers
-            .get(AUTHORIZATION)
-            .and_then(|value| value.to_str().ok())
-            .and_then(|value| value.split_once(' '))
-            .filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer"))
-            .map(|(_, secret)| secret.trim())
-            .ok_or_else(|| refuse(Problem::token_missing()))?;
+        let secret = bearer(&parts.headers).ok_or_else(|| refuse(Problem::token_missing()))?;
         let token = admin
             .store
             .token_by_hash(&digest(secret))

@@ -84,7 +84,7 @@ export function createStore(initial) {
 
 /** Whether the signed-in token may change flags. */
 export function mayEdit(caller) {
-  return caller !== null && caller.role !== "viewer";
+  return caller?.role === "editor" || caller?.role === "admin";
 }
 
 /** Whether it may make, change and delete webhooks. */
