@@ -31,7 +31,7 @@ const RESERVED: usize = 256;
 
 const MIB: f64 = 1024.0 * 1024.0;
 
-const CROWD: [Metric; 25] = [
+const CROWD: [Metric; 26] = [
     Metric::new("open", "streams opened", 0),
     Metric::new("refused", "connects refused, and tried again", 0),
     Metric::new("lost_early", "streams lost while all were opened, and tried again", 0),
@@ -39,6 +39,7 @@ const CROWD: [Metric; 25] = [
     Metric::new("open_s", "first connect to last stream, s", 1),
     Metric::new("open_rate", "streams opened per second", 0),
     Metric::new("relay_rest", "a relay at rest, nobody there: resident memory, MiB", 1),
+    Metric::new("relay_own", "a relay at rest, what is not shared with others (PSS), MiB", 1),
     Metric::new("relay_full", "a relay with its streams: resident memory, MiB", 1),
     Metric::new("relay_bytes", "memory of the relays per stream (PSS), bytes", 0),
     Metric::new("gateway_mib", "memory of the gateway (PSS), MiB", 1),
@@ -113,7 +114,8 @@ pub(crate) fn run(plan: &Plan, kernel: &Kernel) -> anyhow::Result<Json> {
     crowd.rounds[0].extend(counted);
     let others = watch.others_share()?;
     let noise = format!(
-        "Load of the machine before {load_before}, after {}; others used {:.0} % of it meanwhile.",
+        "Load of the machine before {load_before}, after {}; others, and the kernel for everybody, used {:.0} % of it \
+         meanwhile.",
         load(),
         others * 100.0
     );
@@ -146,7 +148,7 @@ fn fill(plan: &Plan, fleet: &mut Fleet) -> anyhow::Result<Figures> {
     eprintln!("holding {} streams for {} s", opened.open, plan.hold.as_secs());
     let (held, mut figures) = fleet.hold(plan.hold)?;
     figures.extend(crowd_figures(plan, &opened, &held));
-    figures.extend(memory_figures(before, after, opened.open));
+    figures.extend(memory_figures(plan, before, after, opened.open));
     figures.extend(rest.map(|bytes| ("relay_rest", bytes / MIB)));
     figures.extend(fleet.relay_resident()?.map(|bytes| ("relay_full", bytes / MIB)));
     Ok(figures)
@@ -169,13 +171,15 @@ fn crowd_figures(plan: &Plan, opened: &Opened, held: &Held) -> Figures {
     ])
 }
 
-fn memory_figures(before: Memory, after: Memory, streams: usize) -> Figures {
+fn memory_figures(plan: &Plan, before: Memory, after: Memory, streams: usize) -> Figures {
     let each = |before: u64, after: u64| real(after.saturating_sub(before)) / count(streams);
     Figures::from([
         ("relay_bytes", each(before.relays, after.relays)),
         ("slab_bytes", each(before.slab, after.slab)),
-        ("client_bytes", each(before.clients, after.clients)),
+        // Their records are there before they connect.
+        ("client_bytes", real(after.clients) / count(streams)),
         ("all_bytes", each(after.available, before.available)),
+        ("relay_own", real(before.relays) / count(plan.relays.max(1)) / MIB),
         ("gateway_mib", real(after.gateway) / MIB),
         ("buffers_mib", real(after.buffers) / MIB),
     ])
@@ -287,8 +291,13 @@ mod tests {
             available: 9000,
         };
         let after = Memory { relays: 300, slab: 3000, available: 5000, ..before };
-        let figures = memory_figures(before, after, 10);
-        for (key, bytes) in [("relay_bytes", 20.0), ("slab_bytes", 200.0), ("all_bytes", 400.0)] {
+        let figures = memory_figures(&plan(2, 10), before, after, 10);
+        for (key, bytes) in [
+            ("relay_bytes", 20.0),
+            ("slab_bytes", 200.0),
+            ("client_bytes", 5.0),
+            ("all_bytes", 400.0),
+        ] {
             assert!((figures[key] - bytes).abs() < 1e-9, "{key}: {}", figures[key]);
         }
     }
