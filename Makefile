@@ -19,7 +19,7 @@ OUTAGES := $(patsubst tests/it/outages/%.rs,outages::%,$(wildcard tests/it/outag
 OF_NODES := chaos freshness nodes rolling
 # Black-box tests of what the store decides, and the SDKs' stories.
 OF_STORES := command_line faults first_minute flipper identities management ofrep openapi pace push_only \
-	reads sdk_identity sdk_js sdk_python shutdown store_away streams targeting transfer webhooks
+	reads sdk_identity sdk_js sdk_python shutdown snapshots store_away streams targeting transfer webhooks
 
 # The black-box tests mostly wait for clients, so they share the cores.
 export RUST_TEST_THREADS ?= 4

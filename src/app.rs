@@ -21,17 +21,16 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 
-use crate::cdn::{Canary, Purger};
+use crate::cdn::Canary;
 use crate::config::{self, Settings};
 use crate::fixture::Fixture;
-use crate::flagset::{Bounds, Directory, FlagSets};
+use crate::flagset::{Directory, FlagSets};
 use crate::http::{Admin, Evaluations, Gate, Ops, StoreHealth, Tls};
 use crate::metrics::{Metrics, WebhookMetrics};
 use crate::model::{AttemptOutcome, ClientKey, Environment, EnvironmentKind, WebhookStatus};
 use crate::origin::{Ledger, StoreLedger, Truth};
 use crate::shutdown::Shutdown;
 use crate::store::{Store, StoreError};
-use crate::told::{Pings, Told};
 use crate::webhook::{self, Worker, WorkerHandle};
 
 use doors::Parts;
@@ -44,7 +43,7 @@ pub use import::{
 };
 use listeners::{listen, public_url, serve_operators};
 pub use relay::RelayApp;
-use running::{Running, start_streams};
+use running::{Running, flagsets, start_streams, told};
 
 /// Shortest and longest rest between attempts to open the store.
 const OPEN_REST: [Duration; 2] = [Duration::from_millis(100), Duration::from_secs(5)];
@@ -132,44 +131,25 @@ impl App {
 
         let (hub, streams) = start_streams(&settings, &metrics, &shutdown)
             .context("cannot start the fan-out shards")?;
-        let limits = &settings.limits;
-        let bounds = Bounds {
-            bytes: limits.flagset_bytes,
-            waiting: limits.reads_waiting,
-            check: Duration::from_millis(settings.store.check_timeout_ms),
-        };
         let truth: Arc<dyn Truth> = Arc::new(store.clone());
-        let flagsets = FlagSets::new(Arc::clone(&truth), bounds, metrics.flagset());
+        let flagsets = flagsets(&settings, &truth, &metrics);
         let directory = Arc::new(Directory::default());
         let evaluations = Arc::new(Evaluations::new(metrics.analytics()));
-        let pings = Pings::new(&public_url, &settings.stream);
         let read_only = matches!(source, Source::Fixture(_));
         let webhooks = WorkerHandle::default();
-        let worker = if read_only {
-            None
-        } else {
-            Some(worker(&store, &settings, &public_url, (webhooks.clone(), &metrics)).await?)
+        let handle = (webhooks.clone(), &metrics);
+        let worker = match &source {
+            Source::Fixture(_) => None,
+            Source::Store { .. } => Some(worker(&store, &settings, &public_url, handle).await?),
         };
-        let (flips, canary) = Canary::new(&settings.cdn, &public_url, metrics.canary())?;
-        let feed = Feed::start(
-            store.clone(),
-            Told {
-                directory: Arc::clone(&directory),
-                flagsets: flagsets.clone(),
-                hub: hub.clone(),
-                purger: Purger::new(&settings.cdn, metrics.purge())?,
-                flips,
-                pings,
-            },
-            webhooks,
-            &settings,
-            metrics.feed(),
-        )
-        .await?;
+        let served = (Arc::clone(&directory), flagsets.clone(), hub.clone());
+        let (told, canary) = told(&settings, &metrics, &public_url, served)?;
+        let feed = Feed::start(store.clone(), told, webhooks, &settings, metrics.feed()).await?;
         let ledger: Arc<dyn Ledger> = Arc::new(StoreLedger(store.clone()));
-        let admin = Admin::new(store.clone(), hub.clone(), limits.clone(), metrics.clone())
-            .read_only(read_only)
-            .with_targets(&settings.webhook.allowed_targets);
+        let admin =
+            Admin::new(store.clone(), hub.clone(), settings.limits.clone(), metrics.clone())
+                .read_only(read_only)
+                .with_targets(&settings.webhook.allowed_targets);
         let parts = Parts {
             directory,
             flagsets: flagsets.clone(),

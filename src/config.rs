@@ -13,7 +13,7 @@ use ipnet::IpNet;
 use serde::Deserialize;
 use toml::{Table, Value};
 
-use crate::model::{ClientKey, Secret};
+use crate::model::Secret;
 
 /// The commented default file.
 pub const DEFAULT_FILE: &str = include_str!("../config/default.toml");
@@ -24,11 +24,12 @@ const VARIABLE_PREFIX: &str = "FLAGCAST_";
 const POSTGRES_SCHEMES: [&str; 2] = ["postgres://", "postgresql://"];
 
 /// Settings whose value is never printed.
-const SECRET_KEYS: [&str; 6] = [
+const SECRET_KEYS: [&str; 7] = [
     "auth.bootstrap_token",
     "auth.push_token",
     "cdn.fastly_token",
     "cdn.purge_header",
+    "relay.flagsmith_keys",
     "relay.token",
     "secrets.key",
 ];
@@ -221,6 +222,8 @@ pub struct Relay {
     pub forget_seconds: u64,
     pub ready_stale_seconds: u64,
     pub traits: RelayTraits,
+    pub flagsmith_keys: Vec<Secret>,
+    pub flagsmith_realtime: String,
 }
 
 /// What a relay is in front of.
@@ -254,10 +257,13 @@ pub enum RelayTraits {
 }
 
 impl Relay {
-    /// The environments that are named.
+    /// Keys of the environments that are named: client keys, or server keys of Flagsmith.
     #[must_use]
-    pub fn named(&self) -> Vec<ClientKey> {
-        self.environments.iter().filter_map(|key| ClientKey::parse(key).ok()).collect()
+    pub fn named(&self) -> Vec<Secret> {
+        match self.upstream_kind {
+            UpstreamKind::Flagcast => self.environments.iter().map(Secret::new).collect(),
+            UpstreamKind::Flagsmith => self.flagsmith_keys.clone(),
+        }
     }
 }
 
@@ -394,7 +400,8 @@ impl fmt::Display for Loaded {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for (key, row) in &self.rows {
             let secret = SECRET_KEYS.contains(&key.as_str());
-            let empty = row.value.as_str().is_some_and(str::is_empty);
+            let empty = row.value.as_str().is_some_and(str::is_empty)
+                || row.value.as_array().is_some_and(Vec::is_empty);
             let shown = match &row.value {
                 Value::String(url) if key == "store.url" => format!("{:?}", without_password(url)),
                 _ if secret && !empty => "\"***\"".to_owned(),
@@ -652,6 +659,22 @@ pub(crate) mod tests {
             assert!(loaded.to_string().contains(&format!("store.url = {shown:?}")), "{loaded}");
             assert!(!format!("{:?}", loaded.settings).contains("s3"));
         }
+    }
+
+    #[test]
+    fn secret_lists_are_masked() {
+        let kind = ("FLAGCAST_RELAY__UPSTREAM_KIND", "flagsmith");
+        let loaded =
+            load(&[kind, ("FLAGCAST_RELAY__FLAGSMITH_KEYS", "ser.hush,ser.hash")]).unwrap();
+        assert!(!loaded.to_string().contains("ser."), "{loaded}");
+        assert!(!format!("{:?}", loaded.settings).contains("ser.h"));
+        assert!(load(&[]).unwrap().to_string().contains("relay.flagsmith_keys = []"));
+        let error = load(&[kind, ("FLAGCAST_RELAY__FLAGSMITH_KEYS", "sre.hush")]).unwrap_err();
+        assert!(error.contains("relay.flagsmith_keys") && !error.contains("hush"), "{error}");
+        let error = load(&[("FLAGCAST_RELAY__FLAGSMITH_KEYS", "ser.hush")]).unwrap_err();
+        assert!(error.contains("relay.upstream_kind") && !error.contains("hush"), "{error}");
+        let error = load(&[kind, ("FLAGCAST_RELAY__ENVIRONMENTS", "abc")]).unwrap_err();
+        assert!(error.contains("relay.flagsmith_keys"), "{error}");
     }
 
     #[test]

@@ -19,6 +19,7 @@ pub mod config;
 pub mod evaluation;
 pub mod fixture;
 pub mod flagset;
+pub mod flagsmith;
 pub mod http;
 pub mod metrics;
 pub mod model;

@@ -133,6 +133,7 @@ impl Told {
     }
 
     /// Tells those who listen. Answers with the environment if that was news.
+    #[must_use = "who was told needs an echo"]
     pub fn ping(&self, due: &Due) -> Option<EnvironmentId> {
         let Due { id, known, news: News { stamp, committed_at, urgent, is_new } } = due;
         let spread_ms = if *urgent { 0 } else { self.pings.spread_ms(self.hub.open(*id)) };

@@ -22,7 +22,8 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("origin", &["model", "config", "snapshot", "store"]),
     ("evaluation", &["model"]),
     ("rules", &["model", "config", "evaluation"]),
-    ("fixture", &["model", "evaluation"]),
+    ("flagsmith", &["model", "evaluation"]),
+    ("fixture", &["model", "evaluation", "flagsmith"]),
     ("transfer", &["model", "config", "evaluation", "rules"]),
     ("flagset", &["model", "metrics", "snapshot", "store", "origin", "evaluation"]),
     ("places", &["metrics"]),
@@ -63,6 +64,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
             "stream",
             "told",
             "evaluation",
+            "flagsmith",
         ],
     ),
     (

@@ -13,16 +13,15 @@ use tokio::sync::mpsc;
 use super::descriptors;
 use super::doors::Parts;
 use super::listeners::{listen, public_url, serve_operators};
-use super::running::{Running, start_streams};
-use crate::cdn::{Canary, Purger};
+use super::running::{Running, flagsets, start_streams, told};
+use crate::cdn::Canary;
 use crate::config::Settings;
-use crate::flagset::{Bounds, Directory, FlagSets};
+use crate::flagset::Directory;
 use crate::http::{Evaluations, Gate, Health, Ops, Tls};
 use crate::metrics::Metrics;
 use crate::origin::{Ledger, Truth};
 use crate::relay::{self, Held, Keeper, RelayLedger, Upstream, Usage, Watch};
 use crate::shutdown::Shutdown;
-use crate::told::{Pings, Told};
 
 /// Requests with keys that are not known yet, which wait for word about them.
 const STRANGERS_MAX: usize = 1024;
@@ -82,26 +81,13 @@ impl RelayApp {
 
         let held = Arc::new(Held::default());
         let upstream = Upstream::new(&settings.relay)?;
-        let limits = &settings.limits;
-        let bounds = Bounds {
-            bytes: limits.flagset_bytes,
-            waiting: limits.reads_waiting,
-            check: Duration::from_millis(settings.store.check_timeout_ms),
-        };
         let truth: Arc<dyn Truth> = Arc::clone(&held) as _;
-        let flagsets = FlagSets::new(Arc::clone(&truth), bounds, metrics.flagset());
+        let flagsets = flagsets(&settings, &truth, &metrics);
         let (sender, strangers) = mpsc::channel(STRANGERS_MAX);
         let directory = Arc::new(Directory::asking(sender));
         let evaluations = Arc::new(Evaluations::new(metrics.analytics()));
-        let (flips, canary) = Canary::new(&settings.cdn, &public_url, metrics.canary())?;
-        let told = Arc::new(Told {
-            directory: Arc::clone(&directory),
-            flagsets: flagsets.clone(),
-            hub: hub.clone(),
-            purger: Purger::new(&settings.cdn, metrics.purge())?,
-            flips,
-            pings: Pings::new(&public_url, &settings.stream),
-        });
+        let served = (Arc::clone(&directory), flagsets.clone(), hub.clone());
+        let (told, canary) = told(&settings, &metrics, &public_url, served)?;
         let usage = Usage::new(metrics.relay());
         let echo = Duration::from_secs(settings.stream.echo_seconds);
         let echo = (!echo.is_zero()).then_some(echo);
@@ -109,7 +95,7 @@ impl RelayApp {
             &settings.relay,
             Arc::clone(&held),
             upstream.clone(),
-            told,
+            Arc::new(told),
             (usage.clone(), strangers),
             (echo, metrics.relay()),
         )?;

@@ -9,12 +9,15 @@ use anyhow::Context as _;
 use tokio::net::TcpListener;
 
 use super::listeners::bounds_of;
+use crate::cdn::{Canary, Purger};
 use crate::config::{FanOut, Settings};
+use crate::flagset::{Bounds, Directory, FlagSets};
 use crate::http::{Doors, Evaluations, Streams, Tls, public_front, serve};
 use crate::metrics::Metrics;
-use crate::origin::Ledger;
+use crate::origin::{Ledger, Truth};
 use crate::shutdown::{Shutdown, Signals};
 use crate::stream::{Hub, Limits, Shards, Times};
+use crate::told::{Pings, Told};
 
 /// How often recorded metrics are folded: often enough that a burst of requests piles up little.
 const METRICS_UPKEEP: Duration = Duration::from_secs(5);
@@ -91,6 +94,29 @@ impl Running {
 /// Time over which a drain ends streams. The last quarter of the grace is for what is none.
 pub(super) fn drain(settings: &Settings) -> Duration {
     Duration::from_secs(settings.server.grace_seconds).mul_f64(0.75)
+}
+
+/// The flag sets over what is true, within the bounds of the settings.
+pub(super) fn flagsets(settings: &Settings, truth: &Arc<dyn Truth>, metrics: &Metrics) -> FlagSets {
+    let bounds = Bounds {
+        bytes: settings.limits.flagset_bytes,
+        waiting: settings.limits.reads_waiting,
+        check: Duration::from_millis(settings.store.check_timeout_ms),
+    };
+    FlagSets::new(Arc::clone(truth), bounds, metrics.flagset())
+}
+
+/// Those who are told of changes, and who follows what becomes of them.
+pub(super) fn told(
+    settings: &Settings,
+    metrics: &Metrics,
+    public_url: &str,
+    (directory, flagsets, hub): (Arc<Directory>, FlagSets, Hub),
+) -> anyhow::Result<(Told, Option<Canary>)> {
+    let (flips, canary) = Canary::new(&settings.cdn, public_url, metrics.canary())?;
+    let purger = Purger::new(&settings.cdn, metrics.purge())?;
+    let pings = Pings::new(public_url, &settings.stream);
+    Ok((Told { directory, flagsets, hub, purger, flips, pings }, canary))
 }
 
 /// The hub, and the shards that the settings want: none when streams are to be bodies.

@@ -8,7 +8,7 @@ use super::{
     Auth, Cdn, ConfigError, FanOut, Limits, Purge, Relay, Secrets, Server, Settings, Store, Stream,
     UpstreamKind, Webhook,
 };
-use crate::model::{ClientKey, Secret};
+use crate::model::{ClientKey, SERVER_KEY_PREFIX, Secret};
 
 /// More shards than any machine has cores.
 const SHARDS_MAX: usize = 1024;
@@ -87,6 +87,27 @@ impl Relay {
             self.environments.len() <= self.environments_max,
             "relay.environments_max must be at least the number of relay.environments",
         )?;
+        let is_server_key =
+            |key: &Secret| key.expose().starts_with(SERVER_KEY_PREFIX) && is_graphic(key);
+        rule(
+            self.flagsmith_keys.iter().all(is_server_key),
+            "relay.flagsmith_keys must hold server keys, which begin with `ser.`: Flagsmith shows them under \
+             SDK Keys as Server-side Environment Keys",
+        )?;
+        rule(
+            self.flagsmith_realtime.is_empty() || is_http(&self.flagsmith_realtime),
+            "relay.flagsmith_realtime must begin with http:// or https://",
+        )?;
+        let is_flagsmith = self.upstream_kind == UpstreamKind::Flagsmith;
+        rule(
+            !is_flagsmith || self.environments.is_empty(),
+            "relay.environments is for gateways; Flagsmith's environments are named by their server keys in \
+             relay.flagsmith_keys",
+        )?;
+        rule(
+            is_flagsmith || (self.flagsmith_keys.is_empty() && self.flagsmith_realtime.is_empty()),
+            "relay.flagsmith_keys and flagsmith_realtime need relay.upstream_kind = \"flagsmith\"",
+        )?;
         rule(!self.directory.is_empty(), "relay.directory must name a folder")?;
         rule(
             self.poll_seconds > 0 && self.idle_seconds > 0 && self.unknown_seconds > 0,
@@ -98,7 +119,8 @@ impl Relay {
     pub fn check_upstream(&self) -> Result<(), ConfigError> {
         rule(
             !self.upstream.is_empty(),
-            "relay.upstream must name the gateway to follow: --upstream https://flags.example.com",
+            "relay.upstream must name the gateway (or the Flagsmith) to follow: --upstream \
+             https://flags.example.com",
         )?;
         rule(
             !self.token.is_empty() || self.upstream_kind == UpstreamKind::Flagsmith,

@@ -13,7 +13,7 @@ mod flipper;
 mod ofrep;
 mod personal;
 #[cfg(test)]
-mod sample;
+pub(crate) mod sample;
 mod set;
 
 pub use body::{Body, Encoding};

@@ -32,7 +32,7 @@ fn flag(id: i64, key: &str, enabled: bool, value: FlagValue) -> Flag {
 }
 
 /// Two flags that are the same for everybody.
-pub(super) fn state() -> EnvironmentState {
+pub(crate) fn state() -> EnvironmentState {
     EnvironmentState {
         environment: Environment {
             id: EnvironmentId(3),
@@ -69,7 +69,7 @@ fn text(text: &str) -> FlagValue {
 
 /// The same with a flag of each kind of targeting: `colour` has variants, `banner` is another one for
 /// those who pay and for Ann, `secret` is for server keys.
-pub(super) fn targeted() -> EnvironmentState {
+pub(crate) fn targeted() -> EnvironmentState {
     let mut state = state();
     let condition = |property: &str, operator, value: &str| Condition {
         property: property.to_owned(),

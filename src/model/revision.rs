@@ -51,6 +51,17 @@ impl UpdatedAt {
         Self(micros)
     }
 
+    /// Reads ISO 8601 with an offset, or without one, which then means UTC. Nothing before 1970.
+    #[must_use]
+    pub fn parse_iso(text: &str) -> Option<Self> {
+        let timestamp = text.parse::<jiff::Timestamp>().ok().or_else(|| {
+            let civil: jiff::civil::DateTime = text.parse().ok()?;
+            civil.to_zoned(jiff::tz::TimeZone::UTC).ok().map(|zoned| zoned.timestamp())
+        })?;
+        let micros = timestamp.as_microsecond();
+        (micros >= 0).then_some(Self(micros))
+    }
+
     /// Microseconds since the Unix epoch.
     #[must_use]
     pub fn micros(self) -> i64 {
@@ -132,6 +143,19 @@ mod tests {
     fn iso_carries_an_offset_and_six_decimals() {
         let at = UpdatedAt::from_micros(1_763_790_000_015_625);
         assert_eq!(at.iso(), "2025-11-22T05:40:00.015625+00:00");
+    }
+
+    #[test]
+    fn instants_come_with_and_without_an_offset() {
+        let micros = |text: &str| UpdatedAt::parse_iso(text).map(UpdatedAt::micros);
+        let expected = Some(1_787_313_600_123_456);
+        assert_eq!(micros("2026-08-21T12:00:00.123456+00:00"), expected);
+        assert_eq!(micros("2026-08-21T12:00:00.123456Z"), expected);
+        assert_eq!(micros("2026-08-21T14:00:00.123456+02:00"), expected);
+        assert_eq!(micros("2026-08-21T12:00:00.123456"), expected);
+        assert_eq!(micros("2026-08-21 12:00:00.123456"), expected);
+        assert_eq!(micros("1969-12-31T23:59:59Z"), None);
+        assert_eq!(micros("yesterday"), None);
     }
 
     proptest! {

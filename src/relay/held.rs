@@ -4,7 +4,7 @@
 //! which asks the upstream once for all who wait.
 
 use std::fmt;
-use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -13,7 +13,9 @@ use dashmap::DashMap;
 use tokio::sync::watch;
 use tokio::time::{Instant, timeout};
 
+use super::listening::Heard;
 use super::status::{Phase, Status};
+use crate::flagset::Directory;
 use crate::model::{ClientKey, Environment, EnvironmentId, EnvironmentState, Revision};
 use crate::origin::{Answer, Truth};
 use crate::snapshot::{Mark, Snapshot};
@@ -21,6 +23,9 @@ use crate::store::{DirectoryEntry, StoreError};
 
 /// Longest wait of a read for the upstream's answer.
 const ANSWER_WAIT: Duration = Duration::from_secs(2);
+
+/// Longest wait of who announces a change: Flagsmith gives up after two seconds.
+const ANNOUNCED_WAIT: Duration = Duration::from_millis(1500);
 
 /// How long a question that found nothing newer stands for all others: numbers that were never issued must
 /// not make us ask as often as somebody wants.
@@ -43,6 +48,12 @@ pub(super) struct Line {
     /// The last question that was answered, and how.
     answered: watch::Sender<Answered>,
     status: Mutex<Status>,
+    /// Nobody follows it any more.
+    has_left: AtomicBool,
+    /// What the stream says, or who announces changes.
+    heard: watch::Sender<Heard>,
+    /// Held by who replaces the snapshot and tells the directory.
+    replacing: Mutex<()>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -70,24 +81,35 @@ impl Held {
             asked: watch::Sender::new(0),
             answered: watch::Sender::new(Answered { number: 0, reached: false, fruitless: None }),
             status: Mutex::new(Status::new(phase)),
+            has_left: AtomicBool::new(false),
+            heard: watch::Sender::default(),
+            replacing: Mutex::default(),
         });
         self.lines.insert(id, Arc::clone(&line));
         line
     }
 
-    /// Lets go of an environment.
+    /// Forgets an environment.
     pub(super) fn remove(&self, id: EnvironmentId) {
         self.lines.remove(&id);
     }
 
-    /// Every environment that is held.
+    /// Every environment that is followed.
     pub(super) fn lines(&self) -> Vec<Arc<Line>> {
-        self.lines.iter().map(|line| Arc::clone(&line)).collect()
+        let followed = self.lines.iter().filter(|line| !line.has_left.load(Ordering::Relaxed));
+        followed.map(|line| Arc::clone(&line)).collect()
     }
 
     /// The public key of an environment that is held.
     pub(super) fn client_key(&self, id: EnvironmentId) -> Option<ClientKey> {
         Some(self.line(id)?.snapshot().environment.client_key.clone())
+    }
+
+    /// The environment with this public key, if it is held.
+    pub(super) fn by_client_key(&self, client_key: &ClientKey) -> Option<Arc<Line>> {
+        let is_it = |line: &Line| !line.has_left.load(Ordering::Relaxed) && line.is_of(client_key);
+        let found = self.lines.iter().find(|line| is_it(line))?;
+        Some(Arc::clone(&found))
     }
 
     fn line(&self, id: EnvironmentId) -> Option<Arc<Line>> {
@@ -100,8 +122,55 @@ impl Line {
         self.snapshot.load_full()
     }
 
-    pub(super) fn replace(&self, snapshot: Arc<Snapshot>) {
-        self.snapshot.store(snapshot);
+    /// Holds another snapshot from now on, made of the present one, and has the directory know its keys.
+    pub(super) fn replace(
+        &self,
+        directory: &Directory,
+        make: impl FnOnce(&Snapshot) -> Snapshot,
+    ) -> Arc<Snapshot> {
+        let _alone = self.replacing.lock().unwrap_or_else(PoisonError::into_inner);
+        let fresh = Arc::new(make(&self.snapshot.load()));
+        self.snapshot.store(Arc::clone(&fresh));
+        directory.insert(&self.entry());
+        fresh
+    }
+
+    /// Where words of the stream go, and announcements.
+    pub(super) fn heard(&self) -> watch::Sender<Heard> {
+        self.heard.clone()
+    }
+
+    /// Takes the announcement of a revision. Completes when that is told to those who listen, or when that
+    /// takes too long: then the link goes on with it.
+    pub(super) async fn announced(&self, revision: Revision) {
+        let mut answered = self.answered.subscribe();
+        self.heard.send_if_modified(|heard| {
+            let is_news = heard.revision.is_none_or(|told| told < revision);
+            if is_news {
+                heard.words += 1;
+                heard.revision = Some(revision);
+                heard.at = Some(Instant::now());
+            }
+            is_news
+        });
+        let reached = async {
+            while answered.changed().await.is_ok() {
+                if self.revision() >= revision {
+                    return;
+                }
+            }
+        };
+        drop(timeout(ANNOUNCED_WAIT, reached).await);
+    }
+
+    /// Whether it is the environment with this public key.
+    pub(super) fn is_of(&self, client_key: &ClientKey) -> bool {
+        self.snapshot.load().environment.client_key == *client_key
+    }
+
+    /// Nobody follows it any more; who is on the way to it is still served.
+    pub(super) fn leave(&self) {
+        self.has_left.store(true, Ordering::Relaxed);
     }
 
     pub(super) fn revision(&self) -> Revision {
@@ -133,17 +202,29 @@ impl Line {
     /// Says that all questions up to `number` have their answer.
     pub(super) fn answer(&self, number: u64, reached: bool, newer: bool) {
         let fruitless = (!newer).then(Instant::now);
-        self.answered.send_replace(Answered { number, reached, fruitless });
+        self.answered.send_modify(|last| {
+            *last = Answered { number: number.max(last.number), reached, fruitless };
+        });
     }
 
     /// Has the upstream asked for something newer, and waits for its answer. Questions that come while one
     /// is on its way share the next one.
     pub(super) async fn ask(&self) -> Result<(), StoreError> {
-        let mut answered = self.answered.subscribe();
-        let before = *answered.borrow_and_update();
-        if before.fruitless.is_some_and(|at| at.elapsed() < FRUITLESS_REST) {
-            return if before.reached { Ok(()) } else { Err(away()) };
+        let last = *self.answered.borrow();
+        if last.fruitless.is_some_and(|at| at.elapsed() < FRUITLESS_REST) {
+            return if last.reached { Ok(()) } else { Err(away()) };
         }
+        self.ask_again().await
+    }
+
+    /// Has the upstream asked, for nobody in particular.
+    pub(super) fn look(&self) {
+        self.asked.send_modify(|asked| *asked += 1);
+    }
+
+    /// The same as `ask`, however short ago the last question was.
+    pub(super) async fn ask_again(&self) -> Result<(), StoreError> {
+        let mut answered = self.answered.subscribe();
         let mut number = 0;
         self.asked.send_modify(|asked| {
             *asked += 1;

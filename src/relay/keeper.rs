@@ -14,13 +14,14 @@ use tokio::time::{Instant, MissedTickBehavior, interval};
 use super::disk::Disk;
 use super::held::{Held, Line};
 use super::link::{Common, Link};
-use super::status::{Health, LineReport, Phase, Report};
+use super::status::Phase;
 use super::upstream::{Fetched, Name, Upstream};
 use super::usage::Usage;
+use super::watch::Watch;
 use crate::config::Relay as Settings;
 use crate::flagset::{Stranger, Word};
 use crate::metrics::RelayMetrics;
-use crate::model::ClientKey;
+use crate::model::{ClientKey, EnvironmentId, Secret};
 use crate::shutdown::Shutdown;
 use crate::snapshot::Snapshot;
 use crate::told::Told;
@@ -31,6 +32,10 @@ const SWEEP: Duration = Duration::from_secs(1);
 /// Over how long links begin whose snapshots come from the disk: an upstream that comes back must not be
 /// asked by all at once.
 const BEGIN_SPREAD: Duration = Duration::from_secs(2);
+
+/// How long an environment that was let go is still there for who has just come: a read or a stream that was
+/// on its way to it.
+const LEAVE_GRACE: Duration = Duration::from_secs(5);
 
 /// Keys that are asked about at a time.
 const ASKING_MAX: usize = 16;
@@ -48,17 +53,19 @@ pub struct Keeper {
     idle: Duration,
     environments_max: usize,
     /// Never let go.
-    named: Vec<ClientKey>,
+    named: Vec<(Name, Secret)>,
     ready_stale: Duration,
     strangers: mpsc::Receiver<Stranger>,
     /// The environments that are held, by client key.
     links: HashMap<ClientKey, Kept>,
+    /// Those that were let go a moment ago.
+    leaving: Vec<(Instant, EnvironmentId)>,
     tasks: JoinSet<()>,
     by_task: HashMap<Id, ClientKey>,
     /// Keys that are asked about, with those who wait.
     asking: HashMap<Name, Vec<oneshot::Sender<Word>>>,
     /// Keys that wait for their turn to be asked about.
-    queue: Vec<Name>,
+    queue: Vec<(Name, Secret)>,
     asked: JoinSet<(Name, Answer)>,
     unknown: HashMap<Name, Instant>,
     unknown_count: Arc<AtomicUsize>,
@@ -76,20 +83,14 @@ struct Kept {
 #[derive(Debug)]
 enum Answer {
     Found(Box<Snapshot>),
+    /// It was found, and is on the disk.
+    Staged(Box<Snapshot>),
+    /// It is held, and its link has looked.
+    Held,
     Unknown,
+    /// There is no key to ask with.
+    Closed,
     Away,
-}
-
-/// What operators may ask a relay.
-#[derive(Clone, Debug)]
-pub struct Watch {
-    held: Arc<Held>,
-    told: Arc<Told>,
-    usage: Usage,
-    upstream: String,
-    unknown: Arc<AtomicUsize>,
-    named: Vec<ClientKey>,
-    ready_stale: Duration,
 }
 
 impl Keeper {
@@ -123,10 +124,11 @@ impl Keeper {
             unknown_for: Duration::from_secs(settings.unknown_seconds),
             idle: Duration::from_secs(settings.idle_seconds),
             environments_max: settings.environments_max,
-            named: settings.named(),
+            named: settings.named().into_iter().map(|key| (Name::of(key.expose()), key)).collect(),
             ready_stale: Duration::from_secs(settings.ready_stale_seconds),
             strangers,
             links: HashMap::new(),
+            leaving: Vec::new(),
             tasks: JoinSet::new(),
             by_task: HashMap::new(),
             asking: HashMap::new(),
@@ -140,11 +142,7 @@ impl Keeper {
             keeper.take_up(snapshot, Phase::Disk);
         }
         tracing::info!(environments = found, %folder, "snapshots on the disk");
-        for client_key in keeper.named.clone() {
-            if !keeper.links.contains_key(&client_key) {
-                keeper.wanted(Name::of(client_key.as_str()), None);
-            }
-        }
+        keeper.want_named();
         Ok(keeper)
     }
 
@@ -155,7 +153,7 @@ impl Keeper {
             held: Arc::clone(&self.held),
             told: Arc::clone(&self.common.told),
             usage: self.usage.clone(),
-            upstream: self.common.upstream.base().to_owned(),
+            upstream: self.common.upstream.clone(),
             unknown: Arc::clone(&self.unknown_count),
             named: self.named.clone(),
             ready_stale: self.ready_stale,
@@ -170,7 +168,9 @@ impl Keeper {
             tokio::select! {
                 () = shutdown.stopped() => return,
                 stranger = self.strangers.recv() => match stranger {
-                    Some(Stranger { key, answer }) => self.wanted(Name::of(&key), Some(answer)),
+                    Some(Stranger { key, answer }) => {
+                        self.wanted(Secret::new(key), Some(answer));
+                    }
                     None => return,
                 },
                 Some(Ok((name, answer))) = self.asked.join_next() => self.found_out(&name, answer),
@@ -186,7 +186,9 @@ impl Keeper {
     }
 
     /// Somebody came with a key that the directory does not know.
-    fn wanted(&mut self, name: Name, waiting: Option<oneshot::Sender<Word>>) {
+    fn wanted(&mut self, key: Secret, waiting: Option<oneshot::Sender<Word>>) {
+        self.recognise(&key);
+        let name = Name::of(key.expose());
         let say = |waiting: Option<oneshot::Sender<Word>>, word| {
             if let Some(waiting) = waiting {
                 waiting.send(word).ok();
@@ -217,21 +219,45 @@ impl Keeper {
             return say(waiting, Word::Away);
         }
         self.asking.insert(name.clone(), waiting.into_iter().collect());
-        self.queue.push(name);
+        self.queue.push((name, key));
         self.ask();
+    }
+
+    /// A key that opened an environment before a restart opens it again, whether the upstream can be asked or
+    /// not; and it is asked with from now on.
+    fn recognise(&self, key: &Secret) {
+        let Some(flagsmith) = self.common.upstream.flagsmith() else { return };
+        let owner = flagsmith.recognise(key.expose());
+        if let Some(kept) = owner.and_then(|client_key| self.links.get(&client_key)) {
+            let directory = &self.common.told.directory;
+            kept.line.replace(directory, |snapshot| flagsmith.with_its_keys(snapshot));
+            kept.line.look();
+        }
+    }
+
+    /// Has those asked about that are named and not held.
+    fn want_named(&mut self) {
+        for (name, key) in self.named.clone() {
+            let is_held =
+                self.common.upstream.owner(&name).is_some_and(|key| self.links.contains_key(&key));
+            if !is_held && !self.unknown.contains_key(&name) {
+                self.wanted(key, None);
+            }
+        }
     }
 
     /// Asks about as many keys as may be asked about at a time.
     fn ask(&mut self) {
         while self.asked.len() < ASKING_MAX && !self.queue.is_empty() {
-            let name = self.queue.remove(0);
+            let (name, key) = self.queue.remove(0);
             let upstream = self.common.upstream.clone();
             self.asked.spawn(async move {
-                let answer = match upstream.snapshot(&name, None, None).await {
+                let answer = match upstream.find(key.expose()).await {
                     Ok(Fetched::New(snapshot)) => Answer::Found(snapshot),
                     Ok(Fetched::Unknown) => Answer::Unknown,
+                    Ok(Fetched::Closed(_)) => Answer::Closed,
                     // Without a revision and without a snapshot of ours there is no other answer.
-                    Ok(Fetched::Same | Fetched::Behind) => Answer::Away,
+                    Ok(Fetched::Same | Fetched::Behind(_)) => Answer::Away,
                     Err(error) => {
                         tracing::warn!(%error, "cannot ask the upstream about a key");
                         Answer::Away
@@ -244,19 +270,22 @@ impl Keeper {
 
     fn found_out(&mut self, name: &Name, answer: Answer) {
         let word = match answer {
-            Answer::Found(snapshot) => {
+            Answer::Found(snapshot) => return self.take_in(name.clone(), snapshot),
+            Answer::Staged(snapshot) => {
                 if !self.links.contains_key(&snapshot.environment.client_key) {
-                    self.take_up(*snapshot, Phase::Live);
+                    self.take_up(*snapshot, Phase::Opening);
                 }
                 Word::Settled
             }
-            Answer::Unknown => {
-                if self.unknown.len() < UNKNOWN_MAX {
-                    self.unknown.insert(name.clone(), Instant::now() + self.unknown_for);
-                }
+            Answer::Held => Word::Settled,
+            Answer::Unknown => self.remember_unknown(name),
+            Answer::Closed => {
+                // Nobody was asked, so there is nothing to remember.
+                self.take_from_disk(name);
                 Word::Settled
             }
-            Answer::Away => self.take_from_disk(name),
+            Answer::Away if self.take_from_disk(name) => Word::Settled,
+            Answer::Away => Word::Away,
         };
         for waiting in self.asking.remove(name).unwrap_or_default() {
             waiting.send(word).ok();
@@ -264,23 +293,55 @@ impl Keeper {
         self.ask();
     }
 
-    /// It was let go, and the upstream is away now: the last known flags are on the disk.
-    fn take_from_disk(&mut self, name: &Name) -> Word {
-        let Name::Client(key) = name else { return Word::Away };
-        let Ok(key) = ClientKey::parse(key) else { return Word::Settled };
-        let Some(snapshot) = self.common.disk.find(&key) else { return Word::Away };
-        self.take_up(snapshot, Phase::Disk);
+    /// What was found is staged before anybody sees it, or, if it is held, taken in by its link: the key is
+    /// a new one.
+    fn take_in(&mut self, name: Name, snapshot: Box<Snapshot>) {
+        if let Some(kept) = self.links.get(&snapshot.environment.client_key) {
+            let line = Arc::clone(&kept.line);
+            self.asked.spawn(async move {
+                let looked = line.ask_again().await;
+                (name, if looked.is_ok() { Answer::Held } else { Answer::Away })
+            });
+            return;
+        }
+        let (disk, metrics) = (self.common.disk.clone(), self.common.metrics.clone());
+        self.asked.spawn_blocking(move || {
+            if let Err(error) = disk.stage(&snapshot) {
+                metrics.disk_errors.increment(1);
+                tracing::error!(%error, "cannot write a snapshot to the disk; it is held in memory");
+            }
+            (name, Answer::Staged(snapshot))
+        });
+    }
+
+    fn remember_unknown(&mut self, name: &Name) -> Word {
+        if self.unknown.len() < UNKNOWN_MAX {
+            self.unknown.insert(name.clone(), Instant::now() + self.unknown_for);
+        }
         Word::Settled
     }
 
+    /// It was let go, and the upstream is away now: the last known flags may be on the disk.
+    fn take_from_disk(&mut self, name: &Name) -> bool {
+        let Some(key) = self.common.upstream.owner(name) else { return false };
+        let Some(snapshot) = self.common.disk.find(&key) else { return false };
+        self.take_up(snapshot, Phase::Disk);
+        true
+    }
+
     /// Holds an environment from now on, and follows it.
-    fn take_up(&mut self, snapshot: Snapshot, phase: Phase) {
+    fn take_up(&mut self, mut snapshot: Snapshot, phase: Phase) {
+        if phase == Phase::Disk
+            && let Some(flagsmith) = self.common.upstream.flagsmith()
+        {
+            snapshot = flagsmith.recall(&snapshot);
+        }
         let client_key = snapshot.environment.client_key.clone();
         let line = self.held.add(snapshot, phase);
         self.common.told.seed(&line.entry());
         // Streams may wait for it.
         self.common.told.hub.welcome();
-        let is_fresh = phase == Phase::Live;
+        let is_fresh = phase == Phase::Opening;
         let first_rest = if is_fresh {
             Duration::ZERO
         } else {
@@ -290,7 +351,7 @@ impl Keeper {
             common: self.common.clone(),
             line: Arc::clone(&line),
             first_rest,
-            is_unwritten: is_fresh,
+            is_staged: is_fresh,
         };
         let task = self.tasks.spawn(link.run());
         self.by_task.insert(task.id(), client_key.clone());
@@ -303,18 +364,26 @@ impl Keeper {
         if self.links.get(client_key).is_none_or(|kept| kept.task.id() != task) {
             return;
         }
-        self.let_go(client_key);
+        if let Some(id) = self.let_go(client_key) {
+            self.forget(id);
+        }
         self.common.disk.remove(client_key);
         let until = Instant::now() + self.unknown_for;
         self.unknown.insert(Name::of(client_key.as_str()), until);
     }
 
-    fn let_go(&mut self, client_key: &ClientKey) {
-        if let Some(kept) = self.links.remove(client_key) {
-            kept.task.abort();
-            self.common.told.forget(kept.line.id);
-            self.held.remove(kept.line.id);
-        }
+    /// Follows an environment no more; whoever comes with a key of it from now on is a stranger.
+    fn let_go(&mut self, client_key: &ClientKey) -> Option<EnvironmentId> {
+        let kept = self.links.remove(client_key)?;
+        kept.task.abort();
+        kept.line.leave();
+        self.common.told.directory.remove(kept.line.id);
+        Some(kept.line.id)
+    }
+
+    fn forget(&self, id: EnvironmentId) {
+        self.common.told.forget(id);
+        self.held.remove(id);
     }
 
     fn sweep(&mut self) {
@@ -326,21 +395,23 @@ impl Keeper {
             let told = &self.common.told;
             if told.directory.take_use(kept.line.id) || told.hub.open(kept.line.id) > 0 {
                 kept.used = now;
-            } else if kept.used.elapsed() >= self.idle && !self.named.contains(client_key) {
+            } else if kept.used.elapsed() >= self.idle {
                 idle.push(client_key.clone());
             }
         }
+        let named: Vec<_> =
+            self.named.iter().filter_map(|(name, _)| self.common.upstream.owner(name)).collect();
+        idle.retain(|client_key| !named.contains(client_key));
         for client_key in idle {
             tracing::info!(%client_key, "nobody uses it; it is let go");
-            self.let_go(&client_key);
+            let left = self.let_go(&client_key);
+            self.leaving.extend(left.map(|id| (now + LEAVE_GRACE, id)));
+        }
+        for (_, id) in self.leaving.extract_if(.., |(until, _)| *until <= now).collect::<Vec<_>>() {
+            self.forget(id);
         }
         // A named environment that could not be asked about at the start.
-        for client_key in self.named.clone() {
-            let name = Name::of(client_key.as_str());
-            if !self.links.contains_key(&client_key) && !self.unknown.contains_key(&name) {
-                self.wanted(name, None);
-            }
-        }
+        self.want_named();
         self.measure();
     }
 
@@ -358,71 +429,5 @@ impl Keeper {
         }
         metrics.stale.set(stale.as_secs_f64());
         metrics.unknown(self.unknown.len());
-    }
-}
-
-impl Watch {
-    /// Everything, environment by environment.
-    #[must_use]
-    pub fn report(&self) -> Report {
-        let mut environments: Vec<_> =
-            self.held.lines().iter().map(|line| self.line(line)).collect();
-        environments.sort_by(|a, b| a.client_key.cmp(&b.client_key));
-        Report {
-            upstream: self.upstream.clone(),
-            kind: "flagcast",
-            environments,
-            unknown_keys: self.unknown.load(Ordering::Relaxed),
-            usage_waiting: self.usage.waiting(),
-        }
-    }
-
-    /// How many environments are held, and in which state their links are.
-    #[must_use]
-    pub fn describe(&self) -> String {
-        let phases: Vec<_> = self.held.lines().iter().map(|line| line.status().phase).collect();
-        let live = phases.iter().filter(|phase| **phase == Phase::Live).count();
-        let sign = if live == phases.len() { '+' } else { '-' };
-        format!("[{sign}]upstream: {live} of {} environments are followed", phases.len())
-    }
-
-    fn line(&self, line: &Line) -> LineReport {
-        let (snapshot, status) = (line.snapshot(), line.status());
-        let environment = &snapshot.environment;
-        LineReport {
-            client_key: environment.client_key.as_str().to_owned(),
-            name: environment.name.clone(),
-            state: status.phase,
-            revision: environment.stamp.revision,
-            updated_at: environment.stamp.updated_at,
-            epoch: snapshot.epoch.clone(),
-            upstream_revision: status.upstream_revision,
-            stale_seconds: status.stale().as_secs_f64(),
-            lag_ms: status.lag.map(|lag| lag.as_secs_f64() * 1000.0),
-            streams: self.told.hub.open(line.id),
-            error: status.error,
-        }
-    }
-
-    /// Whether this relay should get traffic: it holds what it was told to hold, and none of it has gone
-    /// unconfirmed for too long, if the settings name such a time.
-    #[must_use]
-    pub fn health(&self) -> Health {
-        let lines = self.held.lines();
-        let holds = |key: &ClientKey| {
-            lines.iter().any(|line| line.snapshot().environment.client_key == *key)
-        };
-        if let Some(missing) = self.named.iter().find(|key| !holds(key)) {
-            return Health::NotReady(format!("no snapshot of {missing} yet"));
-        }
-        if self.ready_stale.is_zero() {
-            return Health::Ready;
-        }
-        let stale = lines.iter().map(|line| line.status().stale()).max().unwrap_or_default();
-        if stale < self.ready_stale {
-            return Health::Ready;
-        }
-        let seconds = stale.as_secs();
-        Health::NotReady(format!("flags have not been confirmed by the upstream for {seconds} s"))
     }
 }

@@ -3,17 +3,19 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use serde::{Deserialize, Serialize};
-
+use super::flagsmith::Flagsmith;
 use super::held::Held;
-use super::upstream::{Failure, TraitsFailure, Upstream};
+use super::upstream::{Failure, Increment, KnownTraits, TellTraits, TraitsFailure, Upstream};
 use super::usage::{Counts, Usage};
 use crate::config::{Limits, RelayTraits};
-use crate::model::{ClientKey, EnvironmentId, Origin, Traits, UpdatedAt};
+use crate::model::{ClientKey, EnvironmentId, Origin, Stamp, Traits, UpdatedAt};
 use crate::origin::{Answer, Ledger};
 use crate::store::{
-    Announced, EvaluationCount, StoreError, TraitsUpdate, UsageBatch, WrittenTraits,
+    Announced, EvaluationCount, StoreError, TraitsUpdate, UsageBatch, WrittenTraits, now_micros,
 };
+
+/// How far an announced instant may be ahead of our clock, in microseconds.
+const AHEAD_MICROS_MAX: i64 = 60 * 1_000_000;
 
 /// What stands behind a relay's doors.
 #[derive(Clone, Debug)]
@@ -22,33 +24,6 @@ pub struct RelayLedger {
     upstream: Upstream,
     usage: Usage,
     traits: RelayTraits,
-}
-
-/// What the upstream is told of an identity.
-#[derive(Debug, Serialize)]
-struct TellTraits<'a> {
-    identifier: &'a str,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    traits: Option<&'a TraitsUpdate>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    increment: Option<Increment<'a>>,
-}
-
-#[derive(Debug, Serialize)]
-struct Increment<'a> {
-    key: &'a str,
-    by: i64,
-}
-
-/// What it knows then.
-#[derive(Debug, Deserialize)]
-struct KnownTraits {
-    traits: Traits,
-    /// The setting of `limits` that let some of it not be kept.
-    #[serde(default)]
-    limit: Option<String>,
-    #[serde(default)]
-    sum: Option<i64>,
 }
 
 impl RelayLedger {
@@ -64,7 +39,7 @@ impl RelayLedger {
         told: &TellTraits<'_>,
     ) -> Result<KnownTraits, StoreError> {
         let client_key = self.held.client_key(id).ok_or_else(gone)?;
-        self.upstream.traits(client_key.as_str(), told).await.map_err(|failure| match failure {
+        self.upstream.traits(&client_key, told).await.map_err(|failure| match failure {
             TraitsFailure::NotCountable => {
                 let key = told.increment.as_ref().map_or("", |increment| increment.key);
                 StoreError::NotCountable { key: key.to_owned() }
@@ -159,13 +134,34 @@ impl Ledger for RelayLedger {
 
     fn announce<'a>(
         &'a self,
-        _: &'a ClientKey,
-        _: UpdatedAt,
+        client_key: &'a ClientKey,
+        instant: UpdatedAt,
         _: Origin,
         _: &'a Limits,
     ) -> Answer<'a, Announced> {
-        Box::pin(async {
-            Err(StoreError::Elsewhere("this is a relay: announce the change at its gateway"))
+        Box::pin(async move {
+            if self.upstream.flagsmith().is_none() {
+                let elsewhere = "this is a relay: announce the change at its gateway";
+                return Err(StoreError::Elsewhere(elsewhere));
+            }
+            // One that is further ahead would make all others seem old.
+            let now = UpdatedAt::from_micros(now_micros());
+            let ahead = instant.micros() - now.micros() > AHEAD_MICROS_MAX;
+            let instant = if ahead { now } else { instant };
+            let revision = Flagsmith::revision_at(instant);
+            let Some(line) = self.held.by_client_key(client_key) else {
+                // Nobody uses it here; whoever comes gets the newest.
+                return Ok(Announced::Known(Stamp { revision, updated_at: instant }));
+            };
+            if line.revision() < revision {
+                line.announced(revision).await;
+            }
+            let stamp = line.snapshot().environment.stamp;
+            if stamp.revision < revision {
+                // The link goes on with it.
+                return Ok(Announced::Known(stamp));
+            }
+            Ok(Announced::Moved(line.id, stamp))
         })
     }
 }

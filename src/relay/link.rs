@@ -5,29 +5,43 @@
 //! question is asked when the stream tells of something else than what is held, when a read needs more, and
 //! now and then to be sure.
 
+use std::io;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::watch;
-use tokio::task::JoinSet;
-use tokio::time::{Instant, sleep, sleep_until};
+use tokio::task::{JoinError, JoinHandle, JoinSet};
+use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 use super::disk::Disk;
 use super::held::Line;
 use super::listening::{self, Heard};
 use super::status::Phase;
-use super::upstream::{Failure, Fetched, Name, Upstream};
+use super::upstream::{Failure, Fetched, Upstream};
 use crate::metrics::RelayMetrics;
 use crate::model::{ClientKey, Revision};
 use crate::snapshot::Snapshot;
-use crate::store::now_micros;
-use crate::told::{News, Told};
+use crate::store::{StoreError, now_micros};
+use crate::told::{Due, News, Told};
 
 /// Shortest and longest rest before a question that failed is asked again.
 const RETRY: [Duration; 2] = [Duration::from_millis(250), Duration::from_secs(30)];
 
+/// How long after the last word of the held history an answer from one that was left is late. Then it is the
+/// truth after all: a relay that started between two nodes of its upstream may have left the wrong one.
+const LATE_FOR: Duration = Duration::from_mins(1);
+
+/// How long those who listen wait for the disk; a slow one must not hold up changes.
+const STAGE_WAIT: Duration = Duration::from_millis(500);
+/// How long something is asked for that was told of and does not come.
+const VAIN: Duration = Duration::from_secs(10);
+
 /// Histories that were left; an answer from one of them is late, not new.
 const LEFT_MAX: usize = 16;
+
+/// A snapshot that is on its way to the disk.
+type Staging = JoinHandle<io::Result<()>>;
 
 /// What every link needs.
 #[derive(Clone, Debug)]
@@ -51,8 +65,8 @@ pub(super) struct Link {
     pub(super) line: Arc<Line>,
     /// How long it waits before it asks for the first time: not all at once.
     pub(super) first_rest: Duration,
-    /// Whether what is held must be written to the disk first.
-    pub(super) is_unwritten: bool,
+    /// Whether what is held is only staged on the disk.
+    pub(super) is_staged: bool,
 }
 
 /// Why to ask.
@@ -77,41 +91,48 @@ struct Memory {
     missing_since: Option<Instant>,
     echo_at: Option<Instant>,
     left: Vec<String>,
+    /// When an answer was of the history that is held.
+    held_history_at: Option<Instant>,
 }
 
 impl Link {
     /// Follows the environment until the upstream has none of that name any more.
     pub(super) async fn run(self) {
         let client_key = self.line.snapshot().environment.client_key.clone();
-        if self.is_unwritten {
-            self.write().await;
+        if self.is_staged {
+            self.keep(None).await;
         }
-        sleep(self.first_rest).await;
-        let (sender, mut heard) = watch::channel(Heard::default());
-        let mut listening = JoinSet::new();
-        let streams = self.common.metrics.upstream_streams.clone();
-        listening.spawn(listening::listen(
-            self.common.upstream.clone(),
-            client_key.clone(),
-            sender,
-            streams,
-        ));
         let mut questions = self.line.questions();
+        tokio::select! {
+            () = sleep(self.first_rest) => {}
+            // Somebody waits.
+            Ok(()) = questions.changed() => {}
+        }
+        let mut heard = self.line.heard().subscribe();
+        heard.mark_changed();
+        let mut listening = JoinSet::new();
+        if self.common.upstream.has_streams() {
+            listening.spawn(listening::listen(
+                self.common.upstream.clone(),
+                client_key.clone(),
+                self.line.heard(),
+                self.common.metrics.upstream_streams.clone(),
+            ));
+        }
         let mut memory = Memory::default();
         let mut next_poll = Instant::now();
         loop {
             let far = Instant::now() + Duration::from_hours(1);
             let reason = tokio::select! {
-                // The listener ends with this task only.
+                // The line is there as long as this task.
                 changed = heard.changed() => match changed {
                     Ok(()) => self.hears(&heard.borrow_and_update().clone(), &mut memory),
                     Err(_) => return,
                 },
-                Ok(()) = questions.changed() => Some(Reason::Look),
-                () = sleep_until(next_poll) => Some(Reason::Look),
+                Ok(()) = questions.changed() => Some(self.looks(&heard, &mut memory)),
+                () = sleep_until(next_poll) => Some(self.looks(&heard, &mut memory)),
                 () = sleep_until(memory.retry_at.unwrap_or(far)) => {
-                    let word = heard.borrow().clone();
-                    Some(self.hears(&word, &mut memory).unwrap_or(Reason::Look))
+                    Some(self.looks(&heard, &mut memory))
                 }
                 () = sleep_until(memory.echo_at.unwrap_or(far)) => {
                     memory.echo_at = None;
@@ -134,6 +155,12 @@ impl Link {
         }
     }
 
+    /// Why to ask when there is a reason anyway: what the stream tells of is asked for first.
+    fn looks(&self, heard: &watch::Receiver<Heard>, memory: &mut Memory) -> Reason {
+        let word = heard.borrow().clone();
+        self.hears(&word, memory).unwrap_or(Reason::Look)
+    }
+
     /// Notes what the stream says. Answers with why to ask, if there is a reason.
     fn hears(&self, word: &Heard, memory: &mut Memory) -> Option<Reason> {
         if let Some(failure) = &word.failure {
@@ -143,7 +170,7 @@ impl Link {
         let revision = word.revision?;
         self.line.note(|status| status.upstream_revision = Some(revision));
         let held = self.line.revision();
-        if revision != held {
+        if self.common.upstream.is_news(revision, held) {
             return (memory.not_found != Some(revision)).then_some(Reason::Heard(revision));
         }
         if word.streams != memory.confirmed_stream {
@@ -166,33 +193,52 @@ impl Link {
         memory: &mut Memory,
     ) -> bool {
         let held = self.line.snapshot();
-        let wanted = match reason {
-            Reason::Heard(revision) => {
-                Some(revision).filter(|wanted| *wanted > self.line.revision())
-            }
-            Reason::Look => None,
+        let heard_at = word.at.filter(|_| matches!(reason, Reason::Heard(_)));
+        // Whatever the reason is: another node of the upstream may be behind the one that told, and its word
+        // that nothing is new would settle what was told.
+        let told = match reason {
+            Reason::Heard(revision) => Some(revision),
+            Reason::Look => word.revision,
         };
-        let name = Name::Client(client_key.as_str().to_owned());
-        let fetched = self.common.upstream.snapshot(&name, wanted, Some(&held)).await;
+        let wanted = told.filter(|told| *told > self.line.revision());
+        let fetched = self.common.upstream.snapshot(client_key, wanted, &held).await;
         self.common.metrics.fetched(match &fetched {
             Ok(Fetched::New(_)) => "new",
             Ok(Fetched::Same) => "same",
-            Ok(Fetched::Behind) => "behind",
+            Ok(Fetched::Behind(_)) => "behind",
             Ok(Fetched::Unknown) => "unknown",
+            Ok(Fetched::Closed(_)) => "closed",
             Err(_) => "failed",
         });
         match fetched {
             Ok(Fetched::New(snapshot)) => {
-                self.take(*snapshot, word.at, memory).await;
+                self.take(*snapshot, heard_at, memory).await;
                 self.confirmed(reason, word, memory);
                 true
             }
             Ok(Fetched::Same) => {
+                memory.held_history_at = Some(Instant::now());
                 self.confirmed(reason, word, memory);
                 true
             }
             // Another node of the upstream is behind the one that told.
-            Ok(Fetched::Behind) => {
+            Ok(Fetched::Behind(fresh)) => {
+                if let Some(fresh) = fresh {
+                    self.take(*fresh, heard_at, memory).await;
+                }
+                if self.is_in_vain(word) {
+                    self.confirmed(reason, word, memory);
+                } else {
+                    self.put_off(memory);
+                }
+                true
+            }
+            Ok(Fetched::Closed(left)) => {
+                if let Some(left) = left {
+                    self.take(*left, None, memory).await;
+                }
+                let why = "no server key is known that Flagsmith lets in; old flags are served";
+                self.line.note(|status| status.doubt(Phase::Refused, Some(why.to_owned())));
                 self.put_off(memory);
                 true
             }
@@ -211,6 +257,12 @@ impl Link {
         }
     }
 
+    /// Whether what the stream tells of has not come for so long that it never may.
+    fn is_in_vain(&self, word: &Heard) -> bool {
+        let waited = word.at.is_some_and(|at| at.elapsed() >= VAIN);
+        waited && self.common.upstream.may_announce_in_vain()
+    }
+
     /// What is held is what the upstream says.
     fn confirmed(&self, reason: Reason, word: &Heard, memory: &mut Memory) {
         memory.failures = 0;
@@ -222,7 +274,8 @@ impl Link {
             Reason::Look if word.revision != Some(self.line.revision()) => word.revision,
             _ => None,
         };
-        let is_followed = word.failure.is_none() && word.revision.is_some();
+        let is_followed = !self.common.upstream.lives_by_streams()
+            || (word.failure.is_none() && word.revision.is_some());
         self.line.note(|status| {
             if is_followed {
                 status.confirm();
@@ -246,11 +299,15 @@ impl Link {
         let held = self.line.snapshot();
         let (now, before) = (fresh.environment.stamp, held.environment.stamp);
         let same_history = fresh.epoch == held.epoch;
-        if memory.left.contains(&fresh.epoch) || (same_history && now.revision < before.revision) {
+        let is_left = memory.left.contains(&fresh.epoch)
+            && memory.held_history_at.is_some_and(|at| at.elapsed() < LATE_FOR);
+        if is_left || (same_history && now.revision < before.revision) {
             self.common.metrics.late.increment(1);
             return;
         }
+        memory.held_history_at = Some(Instant::now());
         if !same_history {
+            memory.left.retain(|left| *left != fresh.epoch);
             if memory.left.len() == LEFT_MAX {
                 memory.left.remove(0);
             }
@@ -258,22 +315,27 @@ impl Link {
         }
         let shows_the_same = now == before && fresh.state == held.state;
         let fresh = Arc::new(fresh);
-        self.line.replace(Arc::clone(&fresh));
-        if shows_the_same {
-            // Its keys, or the history that it counts in.
-            self.common.told.directory.insert(&self.line.entry());
-        } else if now.revision > before.revision {
+        // Before anybody sees it: a process that dies must not come back with less than it has shown.
+        let staging = self.stage(&fresh).await;
+        let upstream = self.common.upstream.flagsmith();
+        // A key may have come to be known since it was asked for.
+        let with_keys = |_: &Snapshot| match upstream {
+            Some(flagsmith) => flagsmith.with_its_keys(&fresh),
+            None => Snapshot::clone(&fresh),
+        };
+        let fresh = self.line.replace(&self.common.told.directory, with_keys);
+        // Else only its keys are others, or the history that it counts in.
+        if !shows_the_same && now.revision > before.revision {
             self.tell(&fresh, heard_at, memory).await;
-        } else {
+        } else if !shows_the_same {
             self.begin_anew(&fresh);
         }
-        self.write().await;
+        self.keep(staging).await;
     }
 
     /// The order of every change: it answers reads, then those who listen are told.
     async fn tell(&self, fresh: &Snapshot, heard_at: Option<Instant>, memory: &mut Memory) {
         let told = &self.common.told;
-        told.directory.insert(&self.line.entry());
         let stamp = fresh.environment.stamp;
         let news = News {
             stamp,
@@ -281,7 +343,7 @@ impl Link {
             urgent: false,
             is_new: false,
         };
-        match told.serve(self.line.id, news).await {
+        match self.serve(news).await {
             Ok(Some(due)) => {
                 if Arc::clone(told).purge_and_ping(due).await.is_some() {
                     memory.echo_at = self.common.echo.map(|echo| Instant::now() + echo);
@@ -293,6 +355,20 @@ impl Link {
         if let Some(at) = heard_at {
             self.common.metrics.lag.record(at.elapsed());
             self.line.note(|status| status.lag = Some(at.elapsed()));
+        }
+    }
+
+    /// Brings what is served up to date. It waits for a build under way, which may be a read's that waits
+    /// for us: so questions are answered meanwhile, with what is held now, and asked once we are done.
+    async fn serve(&self, news: News) -> Result<Option<Due>, StoreError> {
+        let mut questions = self.line.questions();
+        let mut serving = pin!(self.common.told.serve(self.line.id, news));
+        loop {
+            self.line.answer(*questions.borrow_and_update(), true, true);
+            tokio::select! {
+                served = &mut serving => return served,
+                Ok(()) = questions.changed() => {}
+            }
         }
     }
 
@@ -311,9 +387,35 @@ impl Link {
         told.hub.echo(self.line.id);
     }
 
-    async fn write(&self) {
-        let (disk, snapshot) = (self.common.disk.clone(), self.line.snapshot());
-        let written = tokio::task::spawn_blocking(move || disk.write(&snapshot)).await;
+    /// Stages a snapshot on the disk. Answers with what is still under way when a slow disk takes too long.
+    async fn stage(&self, fresh: &Arc<Snapshot>) -> Option<Staging> {
+        let (disk, fresh) = (self.common.disk.clone(), Arc::clone(fresh));
+        let mut staging = tokio::task::spawn_blocking(move || disk.stage(&fresh));
+        match timeout(STAGE_WAIT, &mut staging).await {
+            Ok(staged) => {
+                self.note_write(staged);
+                None
+            }
+            Err(_) => Some(staging),
+        }
+    }
+
+    /// Makes what is staged last.
+    async fn keep(&self, staging: Option<Staging>) {
+        if let Some(staging) = staging {
+            self.note_write(staging.await);
+        }
+        let disk = self.common.disk.clone();
+        let client_key = self.line.snapshot().environment.client_key.clone();
+        let kept = tokio::task::spawn_blocking(move || match disk.keep(&client_key) {
+            // It could not be staged, which was told.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            kept => kept,
+        });
+        self.note_write(kept.await);
+    }
+
+    fn note_write(&self, written: Result<io::Result<()>, JoinError>) {
         if let Ok(Err(error)) = written {
             self.common.metrics.disk_errors.increment(1);
             tracing::error!(%error, "cannot write a snapshot to the disk; it is held in memory");

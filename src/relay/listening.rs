@@ -55,11 +55,16 @@ pub(super) async fn listen(
         let failure = hear(&upstream, &client_key, &told, &open).await;
         let lasted = began.elapsed() >= LASTING && failure.is_none();
         failures = if lasted { 0 } else { failures.saturating_add(1) };
-        if let Some(failure) = failure {
-            told.send_modify(|heard| {
+        match failure {
+            Some(failure) if upstream.lives_by_streams() => told.send_modify(|heard| {
                 heard.revision = None;
                 heard.failure = Some(failure);
-            });
+            }),
+            // It is asked all the same: changes come later, and nothing is in doubt.
+            Some(error) if failures == 1 => {
+                tracing::warn!(%client_key, %error, "cannot listen; changes are asked for");
+            }
+            _ => {}
         }
         let rest = (REST[0] * 2_u32.pow(failures.min(8))).min(REST[1]);
         sleep(rest.mul_f64(rand::random_range(0.5..1.5))).await;
@@ -86,6 +91,7 @@ async fn hear(
             Ok(Ok(None)) => return None,
             Ok(Err(failure)) => return Some(failure),
             Err(_) => {
+                upstream.distrust(&stream);
                 let silent = patience.as_secs_f64();
                 return Some(Failure::Away(format!("its stream was silent for {silent:.1} s")));
             }
@@ -97,9 +103,11 @@ async fn hear(
                 let longest = Duration::from_secs_f64(seconds * HEARTBEATS_MISSING_MAX);
                 patience = longest.max(PATIENCE_MIN);
             }
-            let Some(revision) = word.revision.map(Revision) else { continue };
+            let Some(revision) = upstream.revision_told(&word) else { continue };
+            // A stream of Flagsmith is short, and may begin without a word.
+            let is_beginning = is_first && upstream.lives_by_streams();
             told.send_modify(|heard| {
-                heard.streams += u64::from(is_first);
+                heard.streams += u64::from(is_beginning);
                 heard.words += 1;
                 if is_first || heard.revision != Some(revision) {
                     heard.at = Some(Instant::now());

@@ -9,7 +9,10 @@
 //! behind the doors as the store does at a gateway ([`crate::origin`]). When the upstream is away, everything
 //! goes on with what is held, and a restart begins with what is on the disk.
 
+mod asking;
 mod disk;
+mod flagsmith;
+mod gateway;
 mod held;
 mod keeper;
 mod ledger;
@@ -18,10 +21,12 @@ mod listening;
 mod status;
 mod upstream;
 mod usage;
+mod watch;
 
 pub use held::Held;
-pub use keeper::{Keeper, Watch};
+pub use keeper::Keeper;
 pub use ledger::RelayLedger;
 pub use status::{Health, LineReport, Report};
 pub use upstream::Upstream;
 pub use usage::{LAST_WAIT as USAGE_LAST_WAIT, Usage};
+pub use watch::Watch;

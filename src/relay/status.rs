@@ -11,6 +11,8 @@ use crate::model::{Revision, UpdatedAt};
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Phase {
+    /// It was just taken up; its stream is not open yet.
+    Opening,
     /// What is held came from the disk; the upstream has not been reached yet.
     Disk,
     /// The stream is open, and what is held is what the upstream says.
@@ -25,12 +27,14 @@ pub enum Phase {
 
 impl Phase {
     /// All of them.
-    pub const ALL: [Self; 5] = [Self::Disk, Self::Live, Self::Away, Self::Refused, Self::Missing];
+    pub const ALL: [Self; 6] =
+        [Self::Opening, Self::Disk, Self::Live, Self::Away, Self::Refused, Self::Missing];
 
     /// As it is shown.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
+            Self::Opening => "opening",
             Self::Disk => "disk",
             Self::Live => "live",
             Self::Away => "away",

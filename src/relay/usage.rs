@@ -9,7 +9,7 @@ use serde_json::{Value as Json, json};
 use tokio::sync::Notify;
 use tokio::time::{sleep, timeout};
 
-use super::upstream::{Failure, Upstream};
+use super::upstream::{Failure, Handed, Upstream};
 use crate::metrics::RelayMetrics;
 use crate::shutdown::Shutdown;
 
@@ -126,7 +126,13 @@ impl Usage {
         loop {
             let Some(batch) = self.lock().front().cloned() else { return true };
             match upstream.usage(&batch.client_key, &batch.body).await {
-                Ok(()) => self.inner.metrics.usage("sent"),
+                Ok(Handed::Taken) => self.inner.metrics.usage("sent"),
+                Ok(Handed::Uncertain) => {
+                    tracing::warn!(
+                        "usage counts were sent, and no answer came; they are not sent again"
+                    );
+                    self.inner.metrics.usage("uncertain");
+                }
                 Err(Failure::Away(error)) => {
                     tracing::warn!(%error, "cannot hand usage counts on; they wait");
                     return false;

@@ -3,7 +3,11 @@
 use sqlx::Row as _;
 
 use super::{Connection, Store, StoreError, counter, now_micros, signed};
-use crate::model::{EnvironmentId, FeatureId};
+use crate::model::{EnvironmentId, FeatureId, INTEGER_MAX};
+
+/// Where a day's count stays: anybody with a client key may send any number, and a sum that fits nowhere would
+/// hold up all others.
+const COUNT_MAX: i64 = INTEGER_MAX;
 
 /// How long a batch is remembered, in microseconds: no relay tries for as long as that.
 const BATCH_MICROS: i64 = 7 * 24 * 3600 * 1_000_000;
@@ -113,13 +117,15 @@ async fn add(connection: &mut Connection, counts: &[EvaluationCount]) -> Result<
              SELECT s.environment_id, s.feature_id, $1, $2 \
              FROM flags s JOIN features f ON f.id = s.feature_id \
              WHERE s.environment_id = $3 AND f.folded_key = $4 \
-             ON CONFLICT (environment_id, feature_id, day) \
-             DO UPDATE SET count = evaluation_counts.count + excluded.count",
+             ON CONFLICT (environment_id, feature_id, day) DO UPDATE SET count = \
+             CASE WHEN evaluation_counts.count > $5 - excluded.count THEN $5 \
+             ELSE evaluation_counts.count + excluded.count END",
         )
         .bind(&added.day)
-        .bind(signed(added.count))
+        .bind(signed(added.count).min(COUNT_MAX))
         .bind(added.environment_id.0)
         .bind(added.feature_key.to_ascii_lowercase())
+        .bind(COUNT_MAX)
         .execute(&mut *connection)
         .await?;
     }

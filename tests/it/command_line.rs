@@ -61,7 +61,7 @@ fn wrong_settings_and_usage_exit_with_64() {
         (&["serve"], ("FLAGCAST_AUTH__BOOTSTRAP_TOKEN", "short"), "at least 24 characters"),
         (&["serve"], ("FLAGCAST_STORE__URL", "mysql://x"), "store.url"),
         (&["serv"], ("X", ""), "serve"),
-        (&["token", "create", "--name", "x", "--role", "king"], ("X", ""), "admin, editor, viewer"),
+        (&["token", "create", "--name", "x", "--role", "king"], ("X", ""), "admin, editor, relay"),
     ] {
         let output = flagcast(&directory, arguments, &[variable]);
         let complaint = text(&output.stderr);

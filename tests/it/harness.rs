@@ -17,6 +17,7 @@ pub(crate) mod crowd;
 pub(crate) mod daemon;
 pub(crate) mod driver;
 pub(crate) mod fake;
+pub(crate) mod flagsmith_core;
 pub(crate) mod ledger;
 pub(crate) mod link;
 pub(crate) mod postgres;

@@ -347,6 +347,19 @@ async fn evaluations_are_counted_per_flag_and_day() {
     .await;
     let path = format!("{}/flags/limit/analytics", environment.path());
     assert_eq!(gateway.admin().get(&path).await["items"], json!([]));
+    // Anybody may send any number; what fits nowhere must not hold up the rest.
+    for times in [1, 2] {
+        let body = json!({ "banner": u64::MAX, "limit": 1 }).to_string();
+        assert_eq!(send(&gateway, post.clone(), &client, Some(body)).await.status, 200);
+        eventually("the counts of the others are written", async || {
+            let days = gateway.admin().get(&path).await;
+            (days["items"][0]["count"] == times).then_some(())
+        })
+        .await;
+    }
+    let path = format!("{}/flags/banner/analytics", environment.path());
+    let days = gateway.admin().get(&path).await;
+    assert_eq!(days["items"][0]["count"], 9_007_199_254_740_991_u64);
 }
 
 /// More environments than memory: each is built again when it is asked for, and right.

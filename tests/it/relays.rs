@@ -46,8 +46,8 @@ async fn link_is(relay: &Gateway, state: &str) -> serde_json::Value {
 async fn every_read_answers_as_the_gateway_does() {
     let Scene { relay, gateway, environment } = scene(|relay| relay).await;
     let admin = gateway.admin();
-    admin.create_segment("shop", "paying", ("plan", "pro")).await;
-    let over = "/projects/shop/environments/production/features/banner/segment-overrides/paying";
+    admin.create_segment("web", "paying", ("plan", "pro")).await;
+    let over = "/projects/web/environments/production/features/banner/segment-overrides/paying";
     admin.put(over, json!({ "enabled": true, "value": "thank you" })).await;
     let revision = admin.set_value(&environment, "limit", 42).await;
     let Environment { client_key, server_key, .. } = &environment;

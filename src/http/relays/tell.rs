@@ -11,7 +11,7 @@ use super::Relays;
 use crate::flagset::Known;
 use crate::http::errors::Problem;
 use crate::http::request::{BodyLimits, Path, parse_json};
-use crate::model::{EnvironmentId, EnvironmentKind, FeatureKey, INTEGER_MAX};
+use crate::model::{EnvironmentId, EnvironmentKind, FeatureKey};
 use crate::rules::{check_identifier, check_trait, check_traits};
 use crate::store::{EvaluationCount, StoreError, TraitsUpdate, UsageBatch};
 
@@ -93,17 +93,12 @@ pub(in crate::http) async fn usage(
 impl Evaluated {
     /// The count as it is kept; nothing for what can be no feature.
     fn checked(self, environment_id: EnvironmentId) -> Result<Option<EvaluationCount>, Problem> {
-        let refuse = |detail: &str| Err(Problem::invalid_field(detail.to_owned()));
-        let Ok(day) = self.day.parse::<jiff::civil::Date>() else {
-            return refuse("`day` must be a day, for example 2026-01-31");
-        };
-        if i64::try_from(self.count).is_ok_and(|count| count <= INTEGER_MAX) {
-            let known = FeatureKey::parse(&self.feature).is_ok();
-            let (feature_key, day, count) = (self.feature, day.to_string(), self.count);
-            Ok(known.then_some(EvaluationCount { environment_id, feature_key, day, count }))
-        } else {
-            refuse("`count` must be at most 9007199254740991")
-        }
+        let day = self.day.parse::<jiff::civil::Date>().map_err(|_| {
+            Problem::invalid_field("`day` must be a day, for example 2026-01-31".to_owned())
+        })?;
+        let is_key = FeatureKey::parse(&self.feature).is_ok();
+        let (feature_key, day, count) = (self.feature, day.to_string(), self.count);
+        Ok(is_key.then_some(EvaluationCount { environment_id, feature_key, day, count }))
     }
 }
 

@@ -1,0 +1,63 @@
+//! Which revision a document of Flagsmith is: Flagsmith counts none, it only has an instant.
+//!
+//! Several relays in front of one Flagsmith must say the same, so that a client may go from one to the other.
+//! So a revision is the document's instant, counted in the ticks of which ours are made.
+
+use crate::model::{Revision, Stamp, TICK_MICROS, UpdatedAt};
+
+/// The history in which instants of Flagsmith count.
+pub(super) const EPOCH: &str = "flagsmith";
+
+/// The revision of an instant.
+pub(super) fn revision_at(instant: UpdatedAt) -> Revision {
+    Revision(u64::try_from(instant.micros().div_euclid(TICK_MICROS)).unwrap_or(0))
+}
+
+/// The stamp of a document with this instant. `held` is what is served so far, and whether the document
+/// says the same; a change never goes back, even if Flagsmith's instant does or stands still.
+pub(super) fn stamp(instant: Option<UpdatedAt>, held: Option<(Stamp, bool)>, now: i64) -> Stamp {
+    let told = instant.map(|instant| UpdatedAt::next(None, instant.micros()));
+    let new = || told.unwrap_or_else(|| UpdatedAt::next(None, now));
+    let updated_at = match held {
+        None => new(),
+        Some((held, true)) => told.unwrap_or(held.updated_at).max(held.updated_at),
+        Some((held, false)) => new().max(UpdatedAt::next(Some(held.updated_at), 0)),
+    };
+    Stamp { revision: revision_at(updated_at), updated_at }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SECOND: i64 = 1_000_000;
+
+    fn at(micros: i64) -> Option<UpdatedAt> {
+        Some(UpdatedAt::from_micros(1_763_790_000 * SECOND + micros))
+    }
+
+    #[test]
+    fn relays_that_read_the_same_document_say_the_same() {
+        let one = stamp(at(123_456), None, 0);
+        assert_eq!(one.updated_at.to_string(), "1763790000.109375");
+        assert_eq!(one.revision, Revision(1_763_790_000 * 64 + 7));
+        let earlier = stamp(at(-5 * SECOND), None, 0);
+        for says_the_same in [true, false] {
+            let other = stamp(at(123_456), Some((earlier, says_the_same)), 0);
+            assert_eq!(other, one, "wherever it comes from");
+        }
+    }
+
+    #[test]
+    fn a_change_is_newer_whatever_flagsmith_says_of_its_time() {
+        let held = stamp(at(0), None, 0);
+        for instant in [at(0), at(1), at(-SECOND), None] {
+            let next = stamp(instant, Some((held, false)), 5);
+            assert_eq!(next.revision, Revision(held.revision.0 + 1), "{instant:?}");
+            assert_eq!(revision_at(next.updated_at), next.revision);
+            assert_eq!(stamp(instant, Some((held, true)), 5), held, "{instant:?}");
+        }
+        let now = held.updated_at.micros() + 3 * SECOND;
+        assert_eq!(stamp(None, Some((held, false)), now).updated_at.micros(), now);
+    }
+}
