@@ -49,7 +49,7 @@ pub(super) struct Opened {
     pub(super) open: usize,
     /// Connects that nobody listened to, and streams that were lost on their way; both were tried again.
     pub(super) refused: u64,
-    pub(super) lost: u64,
+    pub(super) failed: u64,
     pub(super) began: i64,
     pub(super) last: i64,
     /// What ended it before all were open.
@@ -170,8 +170,8 @@ impl Clients {
         }
         self.comes_back = why.is_none();
         let tally = self.streams.tally();
-        let lost = tally.losses() - tally.refused;
-        Ok(Opened { open: self.streams.open(), refused: tally.refused, lost, began, last, why })
+        let failed = tally.losses() - tally.refused;
+        Ok(Opened { open: self.streams.open(), refused: tally.refused, failed, began, last, why })
     }
 
     fn how_it_went(&self) -> Held {
@@ -211,20 +211,20 @@ impl Opened {
     pub(super) fn join(&mut self, other: Self) {
         self.open += other.open;
         self.refused += other.refused;
-        self.lost += other.lost;
+        self.failed += other.failed;
         self.began = self.began.min(other.began);
         self.last = self.last.max(other.last);
         self.why = self.why.take().or(other.why);
     }
 
     fn json(&self) -> Json {
-        let Self { open, refused, lost, began, last, why } = self;
-        json!([open, refused, lost, began, last, why])
+        let Self { open, refused, failed, began, last, why } = self;
+        json!([open, refused, failed, began, last, why])
     }
 
     pub(super) fn parse(text: &str) -> anyhow::Result<Self> {
-        let (open, refused, lost, began, last, why) = serde_json::from_str(text)?;
-        Ok(Self { open, refused, lost, began, last, why })
+        let (open, refused, failed, began, last, why) = serde_json::from_str(text)?;
+        Ok(Self { open, refused, failed, began, last, why })
     }
 }
 
@@ -268,16 +268,60 @@ impl Heard {
 
 #[cfg(test)]
 mod tests {
+    use std::io::{Read as _, Write as _};
+    use std::net::{TcpListener, TcpStream};
+
     use super::*;
+
+    /// Begins a stream for each of two clients.
+    fn accept(listener: &TcpListener) -> [TcpStream; 2] {
+        [(), ()].map(|()| {
+            let (mut socket, _) = listener.accept().unwrap();
+            assert!(socket.read(&mut [0; 1024]).unwrap() > 0);
+            socket.write_all(b"HTTP/1.1 200 OK\r\n\r\ndata: {\"revision\": 5}\n\n").unwrap();
+            socket
+        })
+    }
+
+    #[test]
+    fn clients_open_hear_and_notice_that_a_stream_ends() {
+        let _stamping = Stamping::keep_on().unwrap();
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        let target = Target { address, paths: vec!["/stream".to_owned()] };
+        let streams = Streams::new(&target, 2).unwrap();
+        let held = Tally::default();
+        let mut clients = Clients { streams, count: 2, comes_back: false, held, pings: 0 };
+        let server = std::thread::spawn(move || accept(&listener));
+        let opened = clients.open().unwrap();
+        assert_eq!((opened.open, opened.why), (2, None));
+
+        let sockets = server.join().unwrap();
+        assert_eq!(clients.answer(HOLD).unwrap(), json!(READY));
+        for mut socket in &sockets {
+            socket.write_all(b"data: {\"revision\": 6}\n\n").unwrap();
+        }
+        let heard = clients.answer("told 0 6").unwrap().to_string();
+        let heard = Heard::parse(&heard).unwrap();
+        assert_eq!((heard.kernel.len(), heard.missed), (2, 0));
+
+        assert_eq!(clients.how_it_went().ended, 0);
+        drop(sockets);
+        while clients.streams.open() > 0 {
+            clients.read().unwrap();
+        }
+        assert!(clients.how_it_went().ended >= 2);
+        assert!(clients.answer("sing").is_err());
+    }
 
     #[test]
     fn what_the_clients_of_all_relays_say_is_put_together() {
-        let one = Opened { open: 5, refused: 1, lost: 2, began: 10, last: 20, why: None };
+        let one = Opened { open: 5, refused: 1, failed: 2, began: 10, last: 20, why: None };
         let two = Opened { began: 8, last: 15, why: Some("full".to_owned()), ..one.clone() };
         let mut all = Opened::parse(&one.json().to_string()).unwrap();
         assert_eq!(all, one);
         all.join(two);
-        assert_eq!((all.open, all.refused, all.lost, all.began, all.last), (10, 2, 4, 8, 20));
+        assert_eq!((all.open, all.refused, all.failed, all.began, all.last), (10, 2, 4, 8, 20));
         assert_eq!(all.why.as_deref(), Some("full"));
 
         let held = Held { open: 5, ended: 1, reads: 9, longest: 30, silent: 2 };

@@ -159,7 +159,7 @@ fn crowd_figures(plan: &Plan, opened: &Opened, held: &Held) -> Figures {
     Figures::from([
         ("open", count(opened.open)),
         ("refused", real(opened.refused)),
-        ("lost_early", real(opened.lost)),
+        ("lost_early", real(opened.failed)),
         ("missing", count(plan.streams.saturating_sub(opened.open))),
         ("open_s", seconds),
         ("open_rate", count(opened.open) / seconds.max(1e-3)),
