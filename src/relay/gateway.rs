@@ -5,11 +5,8 @@ use std::sync::Arc;
 use reqwest::header::{ACCEPT_ENCODING, AUTHORIZATION, HeaderValue, IF_NONE_MATCH};
 use reqwest::{Method, RequestBuilder, Response};
 use serde_json::Value as Json;
-use tokio::time::timeout;
 
-use super::asking::{
-    ANSWER_BYTES_MAX, FIRST_TRY, Lanes, OpenStream, Questions, SNAPSHOT_BYTES_MAX, body,
-};
+use super::asking::{ANSWER_BYTES_MAX, Lanes, OpenStream, Questions, SNAPSHOT_BYTES_MAX, body};
 use super::upstream::{Failure, Fetched, KnownTraits, Name, TellTraits, TraitsFailure};
 use crate::config::{self, ConfigError};
 use crate::model::{ClientKey, Revision};
@@ -64,13 +61,7 @@ impl Gateway {
                 None => request,
             }
         };
-        let answer = match timeout(FIRST_TRY, self.inner.questions.send(request())).await {
-            Ok(answer) => answer?,
-            Err(_) => {
-                self.inner.questions.distrust();
-                self.inner.questions.send(request()).await?
-            }
-        };
+        let answer = self.inner.questions.send_surely(request).await?;
         match answer.status().as_u16() {
             200 => {
                 let bytes = body(answer, SNAPSHOT_BYTES_MAX).await?;
