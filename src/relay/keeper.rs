@@ -230,7 +230,7 @@ impl Keeper {
         let owner = flagsmith.recognise(key.expose());
         if let Some(kept) = owner.and_then(|client_key| self.links.get(&client_key)) {
             let directory = &self.common.told.directory;
-            kept.line.replace(directory, |snapshot| flagsmith.with_its_keys(snapshot));
+            kept.line.replace(directory, |held| Arc::new(flagsmith.with_its_keys(held)));
             kept.line.look();
         }
     }
@@ -347,13 +347,13 @@ impl Keeper {
         } else {
             BEGIN_SPREAD.mul_f64(rand::random_range(0.0..1.0))
         };
-        let link = Link {
+        let following = Link {
             common: self.common.clone(),
             line: Arc::clone(&line),
             first_rest,
             is_staged: is_fresh,
         };
-        let task = self.tasks.spawn(link.run());
+        let task = self.tasks.spawn(following.run());
         self.by_task.insert(task.id(), client_key.clone());
         self.links.insert(client_key, Kept { line, task, used: Instant::now() });
     }

