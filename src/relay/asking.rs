@@ -25,6 +25,9 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long an answer may take in all.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
 
+/// How long a question for a snapshot waits on a connection that was there before it is asked on a new one.
+pub(super) const FIRST_TRY: Duration = Duration::from_secs(1);
+
 /// How long an answer may be silent. A pinned read at the upstream waits half a second itself; the rest is
 /// for a busy database. A change waits as long when a connection has died without a word.
 const ANSWER_SILENCE: Duration = Duration::from_secs(5);
@@ -104,7 +107,7 @@ impl Questions {
     /// would take its time to be found out.
     pub(super) fn distrust(&self) {
         let mut asker = self.asker();
-        if asker.since.elapsed() >= ANSWER_SILENCE
+        if asker.since.elapsed() >= FIRST_TRY
             && let Ok(fresh) = Asker::new(&self.base, self.http2)
         {
             *asker = fresh;

@@ -5,8 +5,11 @@ use std::sync::Arc;
 use reqwest::header::{ACCEPT_ENCODING, AUTHORIZATION, HeaderValue, IF_NONE_MATCH};
 use reqwest::{Method, RequestBuilder, Response};
 use serde_json::Value as Json;
+use tokio::time::timeout;
 
-use super::asking::{ANSWER_BYTES_MAX, Lanes, OpenStream, Questions, SNAPSHOT_BYTES_MAX, body};
+use super::asking::{
+    ANSWER_BYTES_MAX, FIRST_TRY, Lanes, OpenStream, Questions, SNAPSHOT_BYTES_MAX, body,
+};
 use super::upstream::{Failure, Fetched, KnownTraits, Name, TellTraits, TraitsFailure};
 use crate::config::{self, ConfigError};
 use crate::model::{ClientKey, Revision};
@@ -54,11 +57,20 @@ impl Gateway {
     ) -> Result<Fetched, Failure> {
         let wanted = wanted.map(|revision| format!("?rev={revision}")).unwrap_or_default();
         let path = format!("/sdk/v1/environments/{}/snapshot{wanted}", name.segment());
-        let mut request = self.ask(Method::GET, &path).header(ACCEPT_ENCODING, "gzip");
-        if let Some(held) = held {
-            request = request.header(IF_NONE_MATCH, held.mark().tag());
-        }
-        let answer = self.inner.questions.send(request).await?;
+        let request = || {
+            let request = self.ask(Method::GET, &path).header(ACCEPT_ENCODING, "gzip");
+            match held {
+                Some(held) => request.header(IF_NONE_MATCH, held.mark().tag()),
+                None => request,
+            }
+        };
+        let answer = match timeout(FIRST_TRY, self.inner.questions.send(request())).await {
+            Ok(answer) => answer?,
+            Err(_) => {
+                self.inner.questions.distrust();
+                self.inner.questions.send(request()).await?
+            }
+        };
         match answer.status().as_u16() {
             200 => {
                 let bytes = body(answer, SNAPSHOT_BYTES_MAX).await?;

@@ -347,13 +347,13 @@ impl Keeper {
         } else {
             BEGIN_SPREAD.mul_f64(rand::random_range(0.0..1.0))
         };
-        let following = Link {
+        let follow = Link {
             common: self.common.clone(),
             line: Arc::clone(&line),
             first_rest,
             is_staged: is_fresh,
         };
-        let task = self.tasks.spawn(following.run());
+        let task = self.tasks.spawn(follow.run());
         self.by_task.insert(task.id(), client_key.clone());
         self.links.insert(client_key, Kept { line, task, used: Instant::now() });
     }

@@ -28,6 +28,9 @@ use crate::told::{Due, News, Told};
 /// Shortest and longest rest before a question that failed is asked again.
 const RETRY: [Duration; 2] = [Duration::from_millis(250), Duration::from_secs(30)];
 
+/// How long a link that begins waits for the stream's first word before it asks without.
+const FIRST_WORD: Duration = Duration::from_secs(5);
+
 /// How long after the last word of the held history an answer from one that was left is late. Then it is the
 /// truth after all: a relay that started between two nodes of its upstream may have left the wrong one.
 const LATE_FOR: Duration = Duration::from_mins(1);
@@ -89,6 +92,8 @@ struct Memory {
     failures: u32,
     /// When a question that failed is asked again.
     retry_at: Option<Instant>,
+    /// When somebody's question is asked that came too soon behind a fruitless one.
+    question_at: Option<Instant>,
     missing_since: Option<Instant>,
     echo_at: Option<Instant>,
     left: Vec<String>,
@@ -130,7 +135,7 @@ impl Link {
             ));
         }
         let mut memory = Memory::default();
-        let mut next_poll = Instant::now();
+        let mut next_poll = Instant::now() + FIRST_WORD.min(self.common.poll);
         loop {
             let far = Instant::now() + Duration::from_hours(1);
             let reason = tokio::select! {
@@ -139,10 +144,23 @@ impl Link {
                     Ok(()) => self.hears(&heard.borrow_and_update().clone(), &mut memory),
                     Err(_) => return,
                 },
-                Ok(()) = questions.changed() => Some(self.looks(&heard, &mut memory)),
+                Ok(()) = questions.changed() => match self.line.rest_left() {
+                    None => Some(self.looks(&heard, &mut memory)),
+                    Some(left) => {
+                        memory.question_at.get_or_insert(Instant::now() + left);
+                        None
+                    }
+                },
+                () = sleep_until(memory.question_at.unwrap_or(far)) => {
+                    memory.question_at = None;
+                    Some(self.looks(&heard, &mut memory))
+                }
                 () = sleep_until(next_poll) => Some(self.looks(&heard, &mut memory)),
                 () = sleep_until(memory.retry_at.unwrap_or(far)) => {
-                    Some(self.looks(&heard, &mut memory))
+                    memory.retry_at = None;
+                    // Without a stream, its first word will be the reason: one question, not two.
+                    let has_stream = heard.borrow().failure.is_none();
+                    has_stream.then(|| self.looks(&heard, &mut memory))
                 }
                 () = sleep_until(memory.echo_at.unwrap_or(far)) => {
                     memory.echo_at = None;

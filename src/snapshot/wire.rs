@@ -4,16 +4,19 @@
 //! A reader passes over fields that it does not know, so new ones may be added. A change that an older
 //! reader would misread gets another number of the format, and such a reader refuses it.
 
+mod flags;
+mod people;
+
 use std::collections::HashSet;
 
 use serde::{Deserialize, Serialize};
 
+use self::flags::WireFlag;
+use self::people::{WireIdentity, WireSegment};
 use super::{Snapshot, Unreadable};
 use crate::model::{
-    ClientKey, Condition, Environment, EnvironmentId, EnvironmentKind, EnvironmentSettings,
-    EnvironmentState, Feature, FeatureDefaults, FeatureId, Flag, FlagValue, Identity, IdentityId,
-    IdentityOverride, IdentityOverrides, Operator, Project, ProjectId, Revision, Rule, RuleKind,
-    Segment, SegmentId, SegmentOverride, Stamp, UpdatedAt, ValueType, Variant, VariantId, Weight,
+    ClientKey, Environment, EnvironmentId, EnvironmentKind, EnvironmentSettings, EnvironmentState,
+    Flag, Project, ProjectId, Revision, Segment, SegmentId, Stamp, UpdatedAt, Weight,
 };
 
 /// The number of this format.
@@ -76,93 +79,6 @@ struct WireProject {
     key: String,
     name: String,
     created_at: i64,
-}
-
-#[derive(Debug, Serialize, Deserialize)]
-struct WireSegment {
-    id: i64,
-    key: String,
-    name: String,
-    description: String,
-    rules: Vec<WireRule>,
-    created_at: i64,
-}
-
-/// The model's own form refuses fields that it does not know.
-#[derive(Debug, Serialize, Deserialize)]
-struct WireRule {
-    #[serde(rename = "type")]
-    kind: RuleKind,
-    conditions: Vec<WireCondition>,
-    rules: Vec<WireRule>,
-}
-
-#[derive(Debug, Serialize, Deserialize)]
-struct WireCondition {
-    property: String,
-    operator: Operator,
-    value: String,
-}
-
-#[derive(Debug, Serialize, Deserialize)]
-struct WireFlag {
-    feature: WireFeature,
-    state_id: i64,
-    state_uuid: String,
-    enabled: bool,
-    value: FlagValue,
-    weights: Vec<Weight>,
-    overrides: Vec<WireOverride>,
-}
-
-#[derive(Debug, Serialize, Deserialize)]
-struct WireFeature {
-    id: i64,
-    key: String,
-    description: String,
-    tags: Vec<String>,
-    enabled: bool,
-    value: FlagValue,
-    value_type: ValueType,
-    server_key_only: bool,
-    variants: Vec<WireVariant>,
-    created_at: i64,
-}
-
-#[derive(Debug, Serialize, Deserialize)]
-struct WireVariant {
-    id: i64,
-    key: String,
-    value: FlagValue,
-    weight: Weight,
-}
-
-#[derive(Debug, Serialize, Deserialize)]
-struct WireOverride {
-    segment_id: i64,
-    state_id: i64,
-    state_uuid: String,
-    enabled: bool,
-    value: FlagValue,
-    weights: Vec<Weight>,
-}
-
-#[derive(Debug, Serialize, Deserialize)]
-struct WireIdentity {
-    id: i64,
-    uuid: String,
-    identifier: String,
-    created_at: i64,
-    flags: Vec<WireIdentityFlag>,
-}
-
-#[derive(Debug, Serialize, Deserialize)]
-struct WireIdentityFlag {
-    feature_id: i64,
-    state_id: i64,
-    state_uuid: String,
-    enabled: bool,
-    value: FlagValue,
 }
 
 impl Wire {
@@ -278,185 +194,5 @@ impl WireState {
             segments,
             identity_overrides: self.identities.into_iter().map(WireIdentity::model).collect(),
         })
-    }
-}
-
-impl WireSegment {
-    fn of(segment: &Segment) -> Self {
-        Self {
-            id: segment.id.0,
-            key: segment.key.clone(),
-            name: segment.name.clone(),
-            description: segment.description.clone(),
-            rules: segment.rules.iter().map(WireRule::of).collect(),
-            created_at: segment.created_at,
-        }
-    }
-
-    fn model(self) -> Segment {
-        Segment {
-            id: SegmentId(self.id),
-            key: self.key,
-            name: self.name,
-            description: self.description,
-            rules: self.rules.into_iter().map(WireRule::model).collect(),
-            created_at: self.created_at,
-        }
-    }
-}
-
-impl WireRule {
-    fn of(rule: &Rule) -> Self {
-        let condition = |condition: &Condition| WireCondition {
-            property: condition.property.clone(),
-            operator: condition.operator,
-            value: condition.value.clone(),
-        };
-        Self {
-            kind: rule.kind,
-            conditions: rule.conditions.iter().map(condition).collect(),
-            rules: rule.rules.iter().map(Self::of).collect(),
-        }
-    }
-
-    fn model(self) -> Rule {
-        let condition =
-            |WireCondition { property, operator, value }| Condition { property, operator, value };
-        Rule {
-            kind: self.kind,
-            conditions: self.conditions.into_iter().map(condition).collect(),
-            rules: self.rules.into_iter().map(Self::model).collect(),
-        }
-    }
-}
-
-impl WireFlag {
-    fn of(flag: &Flag) -> Self {
-        Self {
-            feature: WireFeature::of(&flag.feature),
-            state_id: flag.state_id,
-            state_uuid: flag.state_uuid.clone(),
-            enabled: flag.enabled,
-            value: flag.value.clone(),
-            weights: flag.weights.clone(),
-            overrides: flag.overrides.iter().map(WireOverride::of).collect(),
-        }
-    }
-
-    fn model(self) -> Flag {
-        Flag {
-            feature: self.feature.model(),
-            state_id: self.state_id,
-            state_uuid: self.state_uuid,
-            enabled: self.enabled,
-            value: self.value,
-            weights: self.weights,
-            overrides: self.overrides.into_iter().map(WireOverride::model).collect(),
-        }
-    }
-}
-
-impl WireFeature {
-    fn of(feature: &Feature) -> Self {
-        let variant = |variant: &Variant| WireVariant {
-            id: variant.id.0,
-            key: variant.key.clone(),
-            value: variant.value.clone(),
-            weight: variant.weight,
-        };
-        Self {
-            id: feature.id.0,
-            key: feature.key.clone(),
-            description: feature.description.clone(),
-            tags: feature.tags.clone(),
-            enabled: feature.defaults.enabled,
-            value: feature.defaults.value.clone(),
-            value_type: feature.value_type,
-            server_key_only: feature.server_key_only,
-            variants: feature.variants.iter().map(variant).collect(),
-            created_at: feature.created_at,
-        }
-    }
-
-    fn model(self) -> Feature {
-        let variant = |WireVariant { id, key, value, weight }| Variant {
-            id: VariantId(id),
-            key,
-            value,
-            weight,
-        };
-        Feature {
-            id: FeatureId(self.id),
-            key: self.key,
-            description: self.description,
-            tags: self.tags,
-            defaults: FeatureDefaults { enabled: self.enabled, value: self.value },
-            value_type: self.value_type,
-            server_key_only: self.server_key_only,
-            variants: self.variants.into_iter().map(variant).collect(),
-            created_at: self.created_at,
-        }
-    }
-}
-
-impl WireOverride {
-    fn of(one: &SegmentOverride) -> Self {
-        Self {
-            segment_id: one.segment.0,
-            state_id: one.state_id,
-            state_uuid: one.state_uuid.clone(),
-            enabled: one.enabled,
-            value: one.value.clone(),
-            weights: one.weights.clone(),
-        }
-    }
-
-    fn model(self) -> SegmentOverride {
-        SegmentOverride {
-            segment: SegmentId(self.segment_id),
-            state_id: self.state_id,
-            state_uuid: self.state_uuid,
-            enabled: self.enabled,
-            value: self.value,
-            weights: self.weights,
-        }
-    }
-}
-
-impl WireIdentity {
-    fn of(one: &IdentityOverrides) -> Self {
-        let flag = |flag: &IdentityOverride| WireIdentityFlag {
-            feature_id: flag.feature.0,
-            state_id: flag.state_id,
-            state_uuid: flag.state_uuid.clone(),
-            enabled: flag.enabled,
-            value: flag.value.clone(),
-        };
-        Self {
-            id: one.identity.id.0,
-            uuid: one.identity.uuid.clone(),
-            identifier: one.identity.identifier.clone(),
-            created_at: one.identity.created_at,
-            flags: one.overrides.iter().map(flag).collect(),
-        }
-    }
-
-    fn model(self) -> IdentityOverrides {
-        let flag = |flag: WireIdentityFlag| IdentityOverride {
-            feature: FeatureId(flag.feature_id),
-            state_id: flag.state_id,
-            state_uuid: flag.state_uuid,
-            enabled: flag.enabled,
-            value: flag.value,
-        };
-        IdentityOverrides {
-            identity: Identity {
-                id: IdentityId(self.id),
-                uuid: self.uuid,
-                identifier: self.identifier,
-                created_at: self.created_at,
-            },
-            overrides: self.flags.into_iter().map(flag).collect(),
-        }
     }
 }

@@ -10,23 +10,20 @@
 //!
 //! `make chaos` does it for ten minutes.
 
-mod clients;
 mod faults;
 
-use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use serde_json::Value;
 use tokio::task::JoinSet;
 
-use crate::harness::admin::{Admin, Environment};
+use crate::harness::actors::{self, Shared, compare};
+use crate::harness::admin::Admin;
 use crate::harness::link::Link;
 use crate::harness::postgres::Cluster;
 use crate::harness::seed::Seed;
 use crate::harness::{ADMIN_TOKEN, Gateway};
-use clients::{Shared, Written};
 
 const NODES: usize = 3;
 const WRITERS: u64 = 3;
@@ -63,27 +60,6 @@ impl World {
     }
 }
 
-/// What the writers were told, beside what the audit says.
-async fn compare(admin: &Admin, environment: &Environment, base: u64, written: &[Written]) {
-    let filter = format!("project={}&environment={}", environment.project, environment.key);
-    let mut events = admin.list(&format!("/audit?{filter}&limit=200")).await;
-    events.retain(|event| event["revision"].as_u64().is_some_and(|revision| revision > base));
-    events.sort_unstable_by_key(|event| event["revision"].as_u64());
-    let revisions: Vec<u64> = events.iter().filter_map(|e| e["revision"].as_u64()).collect();
-    let newest = admin.revision(environment).await;
-    assert_eq!(revisions, (base + 1..=newest).collect::<Vec<_>>(), "no gap and no double");
-    let mut by_value = BTreeMap::<u64, Vec<&Value>>::new();
-    for event in &events {
-        by_value.entry(event["after"]["value"].as_u64().unwrap()).or_default().push(event);
-    }
-    for Written { value, revision } in written {
-        let told = by_value.remove(value).unwrap_or_default();
-        assert_eq!(told.len(), 1, "value {value} of revision {revision}: {told:?}");
-        assert_eq!(told[0]["revision"], *revision, "value {value}");
-    }
-    assert!(by_value.is_empty(), "nobody has asked for {by_value:?}");
-}
-
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_must_hold_holds_whatever_fails() {
     let seconds = std::env::var(SECONDS_VARIABLE).map_or(SECONDS, |text| text.parse().unwrap());
@@ -94,10 +70,10 @@ async fn what_must_hold_holds_whatever_fails() {
 
     let (mut writers, mut subscribers) = (JoinSet::new(), JoinSet::new());
     for writer in 0..WRITERS {
-        writers.spawn(clients::write(Arc::clone(&shared), seed.numbers(writer), writer));
+        writers.spawn(actors::write(Arc::clone(&shared), seed.numbers(writer), writer));
     }
     for subscriber in 0..SUBSCRIBERS {
-        subscribers.spawn(clients::follow(Arc::clone(&shared), seed.numbers(100 + subscriber)));
+        subscribers.spawn(actors::follow(Arc::clone(&shared), seed.numbers(100 + subscriber)));
     }
     let until = Instant::now() + Duration::from_secs(seconds);
     let faults = faults::happen(&mut world, seed.numbers(1000), until).await;

@@ -8,22 +8,22 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use rand::RngExt as _;
 use rand::rngs::StdRng;
 use rand::seq::IndexedRandom as _;
-use reqwest::{Client, RequestBuilder, Response};
+use reqwest::{Client, RequestBuilder};
 use serde_json::{Value, json};
 use sqlx::{AssertSqlSafe, Executor as _};
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
-use crate::harness::admin::{Admin, Environment};
+use crate::harness::admin::Environment;
 use crate::harness::link::Link;
 use crate::harness::postgres::Cluster;
 use crate::harness::seed::Seed;
+use crate::harness::seen::{Budget, Seen, change, revision_of};
 use crate::harness::stream::Subscription;
 use crate::harness::{Gateway, http, store};
 
@@ -33,7 +33,6 @@ const CLIENTS: u64 = 12;
 
 /// Reads in all; the environment may want more.
 const READS: usize = 15_000;
-const READS_VARIABLE: &str = "FLAGCAST_TEST_READS";
 
 /// What a client reads behind each ping.
 const READS_PER_PING: usize = 25;
@@ -65,58 +64,6 @@ impl World {
 
     fn doors(&self) -> Vec<SocketAddr> {
         self.nodes.iter().map(Gateway::public).collect()
-    }
-}
-
-/// Reads that are still to be made.
-struct Budget {
-    left: AtomicUsize,
-    over: AtomicBool,
-}
-
-impl Budget {
-    fn of(reads: usize) -> Arc<Self> {
-        Arc::new(Self { left: AtomicUsize::new(reads), over: AtomicBool::new(false) })
-    }
-
-    /// Whether one more is to be made.
-    fn take(&self) -> bool {
-        let taken =
-            self.left.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |n| n.checked_sub(1));
-        self.over.fetch_or(taken.is_err(), Ordering::SeqCst);
-        taken.is_ok()
-    }
-
-    fn is_over(&self) -> bool {
-        self.over.load(Ordering::SeqCst)
-    }
-}
-
-/// The newest state that a client has seen.
-#[derive(Debug, Default)]
-struct Seen {
-    revision: u64,
-    updated_at: f64,
-}
-
-impl Seen {
-    fn sees_revision(&mut self, revision: u64, what: &str) {
-        assert!(revision >= self.revision, "{what} is of {revision}, and {self:?} was seen");
-        self.revision = revision;
-    }
-
-    fn sees_instant(&mut self, updated_at: f64, what: &str) {
-        assert!(updated_at >= self.updated_at, "{what} is of {updated_at}, and {self:?} was seen");
-        self.updated_at = updated_at;
-    }
-}
-
-/// Changes a flag at random nodes until the reads are over.
-async fn write(admins: Vec<Admin>, environment: Environment, mut rng: StdRng, budget: Arc<Budget>) {
-    while !budget.is_over() {
-        let admin = admins.choose(&mut rng).unwrap();
-        admin.set_value(&environment, "limit", rng.random_range(0..1_000_000)).await;
-        sleep(Duration::from_millis(rng.random_range(5..80))).await;
     }
 }
 
@@ -182,12 +129,6 @@ impl Reader {
     }
 }
 
-/// Every tag names the revision behind the environment's key: `W/"<key>.42"`, `"<key>.42.<digest>"`.
-fn revision_of(answer: &Response) -> u64 {
-    let tag = answer.headers()["etag"].to_str().unwrap();
-    tag.split(['.', '"']).find_map(|part| part.parse().ok()).expect(tag)
-}
-
 /// Lets nodes hear late, or nothing: links hold what the database says, listeners lose their connections,
 /// commits are not notified.
 async fn disturb(world: &World, mut rng: StdRng, budget: &Budget) {
@@ -220,17 +161,16 @@ async fn disturb(world: &World, mut rng: StdRng, budget: &Budget) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn nobody_reads_anything_older_than_what_they_have_seen() {
-    let wanted = std::env::var(READS_VARIABLE).map_or(READS, |reads| reads.parse().unwrap());
+    let (budget, wanted) = Budget::or_wanted(READS);
     let (seed, world) = (Seed::draw(), World::start().await);
     let environment = world.nodes[0].shop().await;
     let base = world.nodes[0].admin().revision(&environment).await;
-    let budget = Budget::of(wanted);
     let began = Instant::now();
     let mut tasks = JoinSet::new();
     for writer in 0..WRITERS {
         let admins = world.nodes.iter().map(Gateway::admin).collect();
         let rng = seed.numbers(writer);
-        tasks.spawn(write(admins, environment.clone(), rng, Arc::clone(&budget)));
+        tasks.spawn(change(admins, environment.clone(), rng, Arc::clone(&budget)));
     }
     for client in 0..CLIENTS {
         let mut others = world.doors();

@@ -5,9 +5,10 @@
 //! published clients (`client` for those that tell what they see, `driver` for those that do as they
 //! are told, a browser among them), a network that can be broken (`proxy`), hops that play a part
 //! (`script`) or are real (`daemon`, `varnish`), TLS (`secure`), databases and the store seen from beside
-//! (`store`), and servers of PostgreSQL that can fail (`postgres`, behind a `link`). Nothing here sleeps for luck: every
+//! (`store`), who acts while everything fails (`actors`), what a client has seen (`seen`), and servers of PostgreSQL that can fail (`postgres`, behind a `link`). Nothing here sleeps for luck: every
 //! wait has a condition and a deadline.
 
+pub(crate) mod actors;
 pub(crate) mod admin;
 pub(crate) mod answer;
 pub(crate) mod ask;
@@ -30,6 +31,7 @@ pub(crate) mod rollout;
 pub(crate) mod script;
 pub(crate) mod secure;
 pub(crate) mod seed;
+pub(crate) mod seen;
 pub(crate) mod store;
 pub(crate) mod stream;
 pub(crate) mod varnish;

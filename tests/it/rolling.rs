@@ -4,7 +4,6 @@
 //! The load balancer (`haproxy` with the shipped file) goes by `/readyz`. `FLAGCAST_TEST_CROWD` makes
 //! the crowd larger; each client takes a descriptor here and two of the load balancer's.
 
-use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
@@ -13,7 +12,7 @@ use serde_json::json;
 use tokio::time::sleep;
 
 use crate::harness::admin::{Admin, Environment};
-use crate::harness::crowd::{Crowd, Dialect, Tally};
+use crate::harness::crowd::{Crowd, Dialect, Tally, crowd_size, raise_descriptor_limit};
 use crate::harness::daemon::Daemon;
 use crate::harness::store::Database;
 use crate::harness::{ADMIN_TOKEN, Gateway, eventually};
@@ -23,7 +22,6 @@ const NODES: usize = 3;
 
 /// Clients; the environment may want more.
 const CROWD: usize = 1000;
-const CROWD_VARIABLE: &str = "FLAGCAST_TEST_CROWD";
 
 /// How long a node takes to leave: three quarters of it for its streams. The load balancer needs two
 /// seconds to notice.
@@ -39,14 +37,6 @@ const WINDOW: Duration = Duration::from_secs(1);
 /// How much faster than planned streams may come back: clients spread by themselves, too, and a busy
 /// machine bunches.
 const TOLERANCE: f64 = 4.0;
-
-/// Lets this process and those that it starts open enough sockets for so many clients.
-fn raise_descriptor_limit(clients: usize) {
-    let process = std::process::id().to_string();
-    let limit = format!("--nofile={}:", 3 * clients + 4000);
-    let raised = Command::new("prlimit").args(["--pid", &process, &limit]).status();
-    assert!(raised.unwrap().success(), "{limit} descriptors are needed: see `ulimit -Hn`");
-}
 
 /// Makes changes through the load balancer, each when everybody has the one before. Answers with how long
 /// each took from the request to the last client, and with the newest revision.
@@ -113,7 +103,7 @@ async fn restart_all(nodes: &mut [Gateway], proxy: &mut Daemon) -> f64 {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_crowd_follows_through_a_rolling_restart() {
-    let clients = std::env::var(CROWD_VARIABLE).map_or(CROWD, |text| text.parse().unwrap());
+    let clients = crowd_size(CROWD);
     raise_descriptor_limit(clients);
     let database = Database::create().await;
     let node = Gateway::builder().set("server.grace_seconds", GRACE);

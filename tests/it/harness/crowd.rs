@@ -8,6 +8,7 @@
 use std::fmt::Write as _;
 use std::io;
 use std::net::SocketAddr;
+use std::process::Command;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -21,6 +22,9 @@ use super::raw::Raw;
 
 /// A stream that ended sooner was no stream: the client must not come back at once.
 const IMMEDIATE: Duration = Duration::from_secs(1);
+
+/// How many clients the environment wants.
+const SIZE_VARIABLE: &str = "FLAGCAST_TEST_CROWD";
 
 /// Which dialect a crowd speaks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -52,6 +56,8 @@ pub(crate) struct Tally {
     pub(crate) refusals: AtomicUsize,
     /// Streams whose first event told no state, or that were compressed.
     pub(crate) misshapen: AtomicUsize,
+    /// Pings of an older revision than the client has heard of before, at the same door.
+    pub(crate) went_back: AtomicUsize,
     /// Reads that were answered.
     pub(crate) reads: AtomicUsize,
     /// Reads that were answered with an older revision than asked for.
@@ -69,6 +75,19 @@ impl Tally {
 
 fn count(counter: &AtomicUsize) {
     counter.fetch_add(1, Ordering::SeqCst);
+}
+
+/// How many clients a crowd has: so many, or as many as the environment wants.
+pub(crate) fn crowd_size(clients: usize) -> usize {
+    std::env::var(SIZE_VARIABLE).map_or(clients, |text| text.parse().unwrap())
+}
+
+/// Lets this process and those that it starts open enough sockets for so many clients.
+pub(crate) fn raise_descriptor_limit(clients: usize) {
+    let process = std::process::id().to_string();
+    let limit = format!("--nofile={}:", (3 * clients + 4000).max(8192));
+    let raised = Command::new("prlimit").args(["--pid", &process, &limit]).status();
+    assert!(raised.unwrap().success(), "{limit} descriptors are needed: see `ulimit -Hn`");
 }
 
 /// A running crowd. Dropping it ends it.
@@ -213,6 +232,9 @@ impl Member {
                 let is_first = !std::mem::replace(&mut begun, true);
                 if is_first && revision.is_none() && !event.starts_with("retry:") {
                     count(&self.tally.misshapen);
+                }
+                if revision.is_some_and(|revision| revision < *self.heard.borrow()) {
+                    count(&self.tally.went_back);
                 }
                 heard = heard.max(revision.unwrap_or(0));
                 self.hears(heard);

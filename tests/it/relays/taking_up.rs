@@ -9,8 +9,8 @@ use crate::harness::wire::{ASKS, Wire};
 use crate::harness::{Gateway, PUSH_TOKEN, eventually, http};
 
 /// Questions for snapshots that a gateway has answered with `status`.
-async fn questions(gateway: &Gateway, status: u16) -> f64 {
-    let route = "route=\"/sdk/v1/environments/{key}/snapshot\"";
+pub(super) async fn questions(gateway: &Gateway, status: u16) -> f64 {
+    let route = "route=\"/sdk/v1/environments/{client_key}/snapshot\"";
     let labels = [route, &*format!("status=\"{status}\"")];
     gateway.metric("flagcast_http_request_duration_seconds_count", &labels).await
 }
@@ -128,7 +128,7 @@ async fn a_server_key_that_was_revoked_stops_working() {
         (get(&relay, path, &headers).await.status == 403).then_some(())
     })
     .await;
-    let fresh = [("x-environment-key", fresh["key"].as_str().unwrap())];
+    let fresh = [("x-environment-key", fresh["server_key"].as_str().unwrap())];
     assert_eq!(get(&relay, path, &fresh).await.status, 200);
 }
 

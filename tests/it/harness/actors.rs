@@ -1,8 +1,9 @@
-//! Those who change and those who follow. They live with every failure, as good clients do, and with no
-//! broken promise.
+//! Those who change and those who follow while everything fails: they live with every failure, as good clients
+//! do, and with no broken promise.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
+use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -16,8 +17,8 @@ use reqwest::{Client, StatusCode};
 use serde_json::{Value, json};
 use tokio::time::{sleep, timeout};
 
-use crate::harness::admin::Environment;
-use crate::harness::{ADMIN_TOKEN, SOON, http};
+use super::admin::{Admin, Environment};
+use super::{ADMIN_TOKEN, SOON, http};
 
 /// What may be answered while something fails.
 const EXCUSED: [StatusCode; 2] = [StatusCode::SERVICE_UNAVAILABLE, StatusCode::TOO_MANY_REQUESTS];
@@ -26,21 +27,39 @@ const EXCUSED: [StatusCode; 2] = [StatusCode::SERVICE_UNAVAILABLE, StatusCode::T
 const STAY: Duration = Duration::from_secs(5);
 
 /// What all clients know.
-pub(super) struct Shared {
+pub(crate) struct Shared {
+    /// Where they listen and read.
     doors: Vec<SocketAddr>,
+    /// Where they make changes.
+    admins: Vec<SocketAddr>,
     environment: Environment,
+    /// How long a writer rests between two changes, in milliseconds.
+    rest: Range<u64>,
     calm: AtomicBool,
     /// The newest revision, once there will be no other.
     end: AtomicU64,
 }
 
 impl Shared {
-    pub(super) fn new(doors: Vec<SocketAddr>, environment: Environment) -> Self {
-        Self { doors, environment, calm: AtomicBool::new(false), end: AtomicU64::new(u64::MAX) }
+    pub(crate) fn new(doors: Vec<SocketAddr>, environment: Environment) -> Self {
+        Self {
+            admins: doors.clone(),
+            doors,
+            environment,
+            rest: 5..60,
+            calm: AtomicBool::new(false),
+            end: AtomicU64::new(u64::MAX),
+        }
+    }
+
+    /// Changes are made elsewhere than where clients are, and so often.
+    pub(crate) fn changed_at(mut self, admins: Vec<SocketAddr>, rest: Range<u64>) -> Self {
+        (self.admins, self.rest) = (admins, rest);
+        self
     }
 
     /// No change begins any more.
-    pub(super) fn calm_down(&self) {
+    pub(crate) fn calm_down(&self) {
         self.calm.store(true, Ordering::SeqCst);
     }
 
@@ -49,7 +68,7 @@ impl Shared {
     }
 
     /// Nothing comes after this revision.
-    pub(super) fn ends_at(&self, revision: u64) {
+    pub(crate) fn ends_at(&self, revision: u64) {
         self.end.store(revision, Ordering::SeqCst);
     }
 
@@ -60,14 +79,14 @@ impl Shared {
 
 /// A change that was acknowledged.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Written {
-    pub(super) value: u64,
-    pub(super) revision: u64,
+pub(crate) struct Written {
+    pub(crate) value: u64,
+    pub(crate) revision: u64,
 }
 
 /// Makes changes, each with a value that no other has, and repeats each at other nodes until it is told
 /// what came of it.
-pub(super) async fn write(shared: Arc<Shared>, mut rng: StdRng, writer: u64) -> Vec<Written> {
+pub(crate) async fn write(shared: Arc<Shared>, mut rng: StdRng, writer: u64) -> Vec<Written> {
     let (http, mut written) = (http(), Vec::new());
     for number in 0.. {
         if shared.is_calm() {
@@ -76,7 +95,7 @@ pub(super) async fn write(shared: Arc<Shared>, mut rng: StdRng, writer: u64) -> 
         let value = 1_000_000 * (writer + 1) + number;
         let (began, mut patience) = (Instant::now(), Duration::ZERO);
         let revision = loop {
-            let door = *shared.doors.choose(&mut rng).unwrap();
+            let door = *shared.admins.choose(&mut rng).unwrap();
             // Who is impatient asks another node for what the first one may be doing right now.
             patience += Duration::from_millis(rng.random_range(50..500));
             let asked = change(&http, door, &shared.environment, value);
@@ -87,7 +106,7 @@ pub(super) async fn write(shared: Arc<Shared>, mut rng: StdRng, writer: u64) -> 
             sleep(Duration::from_millis(rng.random_range(10..100))).await;
         };
         written.push(Written { value, revision });
-        sleep(Duration::from_millis(rng.random_range(5..60))).await;
+        sleep(Duration::from_millis(rng.random_range(shared.rest.clone()))).await;
     }
     written
 }
@@ -127,7 +146,7 @@ impl Shown {
 
 /// Follows the environment at one node after the other, and reads at all, to the end. Answers with the
 /// number of reads.
-pub(super) async fn follow(shared: Arc<Shared>, mut rng: StdRng) -> usize {
+pub(crate) async fn follow(shared: Arc<Shared>, mut rng: StdRng) -> usize {
     let (http, mut shown) = (http(), Shown::default());
     let mut calm_since = None;
     while !shared.has_ended(shown.newest) {
@@ -210,4 +229,30 @@ async fn read(
     assert!(status.is_success() || excused, "{status} of {path} at {door}");
     let flags: Value = answer.error_for_status().ok()?.json().await.ok()?;
     Some(flags["revision"].as_u64().unwrap())
+}
+
+/// What the writers were told, beside what the audit says.
+pub(crate) async fn compare(
+    admin: &Admin,
+    environment: &Environment,
+    base: u64,
+    written: &[Written],
+) {
+    let filter = format!("project={}&environment={}", environment.project, environment.key);
+    let mut events = admin.list(&format!("/audit?{filter}&limit=200")).await;
+    events.retain(|event| event["revision"].as_u64().is_some_and(|revision| revision > base));
+    events.sort_unstable_by_key(|event| event["revision"].as_u64());
+    let revisions: Vec<u64> = events.iter().filter_map(|e| e["revision"].as_u64()).collect();
+    let newest = admin.revision(environment).await;
+    assert_eq!(revisions, (base + 1..=newest).collect::<Vec<_>>(), "no gap and no double");
+    let mut by_value = BTreeMap::<u64, Vec<&Value>>::new();
+    for event in &events {
+        by_value.entry(event["after"]["value"].as_u64().unwrap()).or_default().push(event);
+    }
+    for Written { value, revision } in written {
+        let told = by_value.remove(value).unwrap_or_default();
+        assert_eq!(told.len(), 1, "value {value} of revision {revision}: {told:?}");
+        assert_eq!(told[0]["revision"], *revision, "value {value}");
+    }
+    assert!(by_value.is_empty(), "nobody has asked for {by_value:?}");
 }
