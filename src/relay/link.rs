@@ -37,6 +37,7 @@ const LATE_FOR: Duration = Duration::from_mins(1);
 
 /// How long those who listen wait for the disk; a slow one must not hold up changes.
 const STAGE_WAIT: Duration = Duration::from_millis(500);
+
 /// How long something is asked for that was told of and does not come.
 const VAIN: Duration = Duration::from_secs(10);
 
@@ -227,7 +228,7 @@ impl Link {
         // that nothing is new would settle what was told.
         let told = match reason {
             Reason::Heard(revision) => Some(revision),
-            Reason::Look => word.revision,
+            Reason::Look => word.revision.filter(|told| !self.was_in_vain(*told, memory)),
         };
         let wanted = told.filter(|told| *told > self.line.revision());
         let fetched = self.common.upstream.snapshot(client_key, wanted, &held).await;
@@ -292,6 +293,11 @@ impl Link {
         waited && self.common.upstream.may_announce_in_vain()
     }
 
+    /// The same of what was given up.
+    fn was_in_vain(&self, told: Revision, memory: &Memory) -> bool {
+        self.common.upstream.may_announce_in_vain() && memory.not_found == Some(told)
+    }
+
     /// What is held is what the upstream says.
     fn confirmed(&self, reason: Reason, word: &Heard, memory: &mut Memory) {
         memory.failures = 0;
@@ -342,8 +348,8 @@ impl Link {
         let upstream = self.common.upstream.flagsmith();
         // A key may have come to be known since it was asked for.
         let with_keys = |_: &Snapshot| match upstream {
-            Some(flagsmith) => flagsmith.with_its_keys(&fresh),
-            None => Snapshot::clone(&fresh),
+            Some(flagsmith) => Arc::new(flagsmith.with_its_keys(&fresh)),
+            None => fresh,
         };
         let fresh = self.line.replace(&self.common.told.directory, with_keys);
         // Else only its keys are others, or the history that it counts in.
