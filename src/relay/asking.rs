@@ -29,10 +29,6 @@ const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
 /// How long a question waits on a connection that was there before, if it may be asked again on a new one.
 const FIRST_TRY: Duration = Duration::from_secs(1);
 
-/// How long an answer may be silent. A pinned read at the upstream waits half a second itself; the rest is
-/// for a busy database. A change waits as long when a connection has died without a word.
-const ANSWER_SILENCE: Duration = Duration::from_secs(5);
-
 /// How long the head of a stream may take.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -50,6 +46,8 @@ pub(super) const ANSWER_BYTES_MAX: u64 = 1024 * 1024;
 pub(super) struct Questions {
     base: String,
     http2: config::Http2,
+    /// How long an answer may be silent.
+    silence: Duration,
     asker: Mutex<Asker>,
 }
 
@@ -83,9 +81,13 @@ pub(super) struct OpenStream {
 }
 
 impl Questions {
-    pub(super) fn new(base: &str, http2: config::Http2) -> Result<Self, ConfigError> {
-        let asker = Mutex::new(Asker::new(base, http2)?);
-        Ok(Self { base: base.to_owned(), http2, asker })
+    pub(super) fn new(
+        base: &str,
+        http2: config::Http2,
+        silence: Duration,
+    ) -> Result<Self, ConfigError> {
+        let asker = Mutex::new(Asker::new(base, http2, silence)?);
+        Ok(Self { base: base.to_owned(), http2, silence, asker })
     }
 
     /// A question that is not asked yet.
@@ -121,7 +123,7 @@ impl Questions {
     pub(super) fn distrust(&self) {
         let mut asker = self.asker();
         if asker.since.elapsed() >= FIRST_TRY
-            && let Ok(fresh) = Asker::new(&self.base, self.http2)
+            && let Ok(fresh) = Asker::new(&self.base, self.http2, self.silence)
         {
             *asker = fresh;
         }
@@ -133,8 +135,8 @@ impl Questions {
 }
 
 impl Asker {
-    fn new(base: &str, http2: config::Http2) -> Result<Self, ConfigError> {
-        let builder = client(base, http2).timeout(ANSWER_TIMEOUT).read_timeout(ANSWER_SILENCE);
+    fn new(base: &str, http2: config::Http2, silence: Duration) -> Result<Self, ConfigError> {
+        let builder = client(base, http2).timeout(ANSWER_TIMEOUT).read_timeout(silence);
         Ok(Self { client: build(builder)?, since: Instant::now() })
     }
 }

@@ -1,6 +1,7 @@
 //! What a relay asks a gateway, or another relay.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use reqwest::header::{ACCEPT_ENCODING, AUTHORIZATION, HeaderValue, IF_NONE_MATCH};
 use reqwest::{Method, RequestBuilder, Response};
@@ -11,6 +12,10 @@ use super::upstream::{Failure, Fetched, KnownTraits, Name, TellTraits, TraitsFai
 use crate::config::{self, ConfigError};
 use crate::model::{ClientKey, Revision};
 use crate::snapshot::Snapshot;
+
+/// How long an answer may be silent. A pinned read at the upstream waits half a second itself; the rest is
+/// for a busy database. A change waits as long when a connection has died without a word.
+const ANSWER_SILENCE: Duration = Duration::from_secs(5);
 
 /// A gateway or a relay above this one. Clones share its connections.
 #[derive(Clone, Debug)]
@@ -34,7 +39,7 @@ impl Gateway {
         let mut authorization = HeaderValue::try_from(bearer)
             .map_err(|_| ConfigError::new("relay.token may hold only printable ASCII".into()))?;
         authorization.set_sensitive(true);
-        let questions = Questions::new(&base, settings.http2)?;
+        let questions = Questions::new(&base, settings.http2, ANSWER_SILENCE)?;
         let lanes = Lanes::new(&base, settings.http2);
         let inner = Inner { base, authorization, questions, lanes };
         Ok(Self { inner: Arc::new(inner) })

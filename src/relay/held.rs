@@ -126,10 +126,10 @@ impl Line {
     pub(super) fn replace(
         &self,
         directory: &Directory,
-        make: impl FnOnce(&Snapshot) -> Snapshot,
+        make: impl FnOnce(&Snapshot) -> Arc<Snapshot>,
     ) -> Arc<Snapshot> {
         let _alone = self.replacing.lock().unwrap_or_else(PoisonError::into_inner);
-        let fresh = Arc::new(make(&self.snapshot.load()));
+        let fresh = make(&self.snapshot.load());
         self.snapshot.store(Arc::clone(&fresh));
         directory.insert(&self.entry());
         fresh
@@ -211,10 +211,18 @@ impl Line {
     /// is on its way share the next one.
     pub(super) async fn ask(&self) -> Result<(), StoreError> {
         let last = *self.answered.borrow();
-        if last.fruitless.is_some_and(|at| at.elapsed() < FRUITLESS_REST) {
+        if self.rest_left().is_some() {
+            // Asked when the rest is over; who asks holds up others and must not wait for that here.
+            self.look();
             return if last.reached { Ok(()) } else { Err(away()) };
         }
         self.ask_again().await
+    }
+
+    /// How long the answer still stands that nothing is newer.
+    pub(super) fn rest_left(&self) -> Option<Duration> {
+        let fruitless = self.answered.borrow().fruitless?;
+        FRUITLESS_REST.checked_sub(fruitless.elapsed()).filter(|left| !left.is_zero())
     }
 
     /// Has the upstream asked, for nobody in particular.

@@ -37,6 +37,7 @@ const LATE_FOR: Duration = Duration::from_mins(1);
 
 /// How long those who listen wait for the disk; a slow one must not hold up changes.
 const STAGE_WAIT: Duration = Duration::from_millis(500);
+
 /// How long something is asked for that was told of and does not come.
 const VAIN: Duration = Duration::from_secs(10);
 
@@ -91,11 +92,22 @@ struct Memory {
     failures: u32,
     /// When a question that failed is asked again.
     retry_at: Option<Instant>,
+    /// When somebody's question is asked that came too soon behind a fruitless one.
+    question_at: Option<Instant>,
     missing_since: Option<Instant>,
     echo_at: Option<Instant>,
     left: Vec<String>,
     /// When an answer was of the history that is held.
     held_history_at: Option<Instant>,
+}
+
+impl Memory {
+    /// Asks again later: sooner at first, and not in step with other relays.
+    fn put_off(&mut self) {
+        let rest = (RETRY[0] * 2_u32.pow(self.failures.min(8))).min(RETRY[1]);
+        self.failures = self.failures.saturating_add(1);
+        self.retry_at = Some(Instant::now() + rest.mul_f64(rand::random_range(0.5..1.5)));
+    }
 }
 
 impl Link {
@@ -134,7 +146,17 @@ impl Link {
                     Ok(()) => self.hears(&heard.borrow_and_update().clone(), &mut memory),
                     Err(_) => return,
                 },
-                Ok(()) = questions.changed() => Some(self.looks(&heard, &mut memory)),
+                Ok(()) = questions.changed() => match self.line.rest_left() {
+                    None => Some(self.looks(&heard, &mut memory)),
+                    Some(left) => {
+                        memory.question_at.get_or_insert(Instant::now() + left);
+                        None
+                    }
+                },
+                () = sleep_until(memory.question_at.unwrap_or(far)) => {
+                    memory.question_at = None;
+                    Some(self.looks(&heard, &mut memory))
+                }
                 () = sleep_until(next_poll) => Some(self.looks(&heard, &mut memory)),
                 () = sleep_until(memory.retry_at.unwrap_or(far)) => {
                     memory.retry_at = None;
@@ -206,7 +228,7 @@ impl Link {
         // that nothing is new would settle what was told.
         let told = match reason {
             Reason::Heard(revision) => Some(revision),
-            Reason::Look => word.revision,
+            Reason::Look => word.revision.filter(|told| !self.was_in_vain(*told, memory)),
         };
         let wanted = told.filter(|told| *told > self.line.revision());
         let fetched = self.common.upstream.snapshot(client_key, wanted, &held).await;
@@ -237,7 +259,7 @@ impl Link {
                 if self.is_in_vain(word) {
                     self.confirmed(reason, word, memory);
                 } else {
-                    self.put_off(memory);
+                    memory.put_off();
                 }
                 true
             }
@@ -247,7 +269,7 @@ impl Link {
                 }
                 let why = "no server key is known that Flagsmith lets in; old flags are served";
                 self.line.note(|status| status.doubt(Phase::Refused, Some(why.to_owned())));
-                self.put_off(memory);
+                memory.put_off();
                 true
             }
             Ok(Fetched::Unknown) => {
@@ -259,7 +281,7 @@ impl Link {
             Err(failure) => {
                 let phase = phase(&failure);
                 self.line.note(|status| status.doubt(phase, Some(failure.to_string())));
-                self.put_off(memory);
+                memory.put_off();
                 false
             }
         }
@@ -269,6 +291,11 @@ impl Link {
     fn is_in_vain(&self, word: &Heard) -> bool {
         let waited = word.at.is_some_and(|at| at.elapsed() >= VAIN);
         waited && self.common.upstream.may_announce_in_vain()
+    }
+
+    /// The same of what was given up.
+    fn was_in_vain(&self, told: Revision, memory: &Memory) -> bool {
+        self.common.upstream.may_announce_in_vain() && memory.not_found == Some(told)
     }
 
     /// What is held is what the upstream says.
@@ -293,13 +320,6 @@ impl Link {
                 status.unconfirmed_since = Some(Instant::now());
             }
         });
-    }
-
-    /// Asks again later: sooner at first, and not in step with other relays.
-    fn put_off(&self, memory: &mut Memory) {
-        let rest = (RETRY[0] * 2_u32.pow(memory.failures.min(8))).min(RETRY[1]);
-        memory.failures = memory.failures.saturating_add(1);
-        memory.retry_at = Some(Instant::now() + rest.mul_f64(rand::random_range(0.5..1.5)));
     }
 
     /// Takes a snapshot in, if it is newer than what is held.
@@ -328,8 +348,8 @@ impl Link {
         let upstream = self.common.upstream.flagsmith();
         // A key may have come to be known since it was asked for.
         let with_keys = |_: &Snapshot| match upstream {
-            Some(flagsmith) => flagsmith.with_its_keys(&fresh),
-            None => Snapshot::clone(&fresh),
+            Some(flagsmith) => Arc::new(flagsmith.with_its_keys(&fresh)),
+            None => fresh,
         };
         let fresh = self.line.replace(&self.common.told.directory, with_keys);
         // Else only its keys are others, or the history that it counts in.

@@ -18,7 +18,7 @@ use crate::shutdown::Shutdown;
 const WAITING_MAX: usize = 10_000;
 
 /// Shortest and longest rest after an upstream that took nothing.
-const REST: [Duration; 2] = [Duration::from_secs(1), Duration::from_secs(60)];
+const REST: [Duration; 2] = [Duration::from_secs(1), Duration::from_mins(1)];
 
 /// Longest time for what waits at the stop.
 pub const LAST_WAIT: Duration = Duration::from_secs(2);

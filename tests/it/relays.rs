@@ -50,8 +50,8 @@ async fn every_read_answers_as_the_gateway_does() {
     let Scene { relay, gateway, environment } = scene(|relay| relay).await;
     let admin = gateway.admin();
     admin.create_segment("web", "paying", ("plan", "pro")).await;
-    let over = "/projects/web/environments/production/features/banner/segment-overrides/paying";
-    admin.put(over, json!({ "enabled": true, "value": "thank you" })).await;
+    let thanks = json!({ "enabled": true, "value": "thank you" });
+    admin.override_for_segment(&environment, "banner", "paying", &thanks).await;
     let revision = admin.set_value(&environment, "limit", 42).await;
     let Environment { client_key, server_key, .. } = &environment;
     let person = json!({

@@ -2,6 +2,7 @@
 
 mod cdn;
 mod nodes;
+mod relays;
 mod webhooks;
 
 use std::path::{Path, PathBuf};
@@ -11,6 +12,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use self::cdn::CdnArgs;
 use self::nodes::{NodesArgs, NotifyArgs};
+use self::relays::{RelayClientsArgs, RelaysArgs};
 use self::webhooks::WebhooksArgs;
 use crate::machine::{Kernel, watch};
 use crate::modes::{compare, crowd, engine, evaluate, fanout, reads, refetch, slow, soak, storm};
@@ -56,6 +58,11 @@ enum Command {
     Nodes(NodesArgs),
     /// What PostgreSQL alone commits per second when every commit notifies those who listen.
     Notify(NotifyArgs),
+    /// Very many streams at relays in front of one gateway, and one change to all of them.
+    Relays(RelaysArgs),
+    /// The clients of one relay; started by `relays`.
+    #[command(hide = true)]
+    RelayClients(RelayClientsArgs),
     /// A server with its share of a crowd of streams; started by `fanout --processes`.
     #[command(hide = true)]
     Worker(WorkerArgs),
@@ -281,14 +288,17 @@ impl Cli {
             Command::BareSender => return run_bare_sender(),
             Command::AxumSse => return run_axum_sse(),
             Command::Worker(args) => return args.run(),
+            Command::RelayClients(args) => return args.run(),
             _ => {}
         }
         let kernel = Kernel::prepare();
         watch(kernel.changed())?;
         match self.command {
-            Command::BareLoop | Command::BareSender | Command::AxumSse | Command::Worker(_) => {
-                Ok(())
-            }
+            Command::BareLoop
+            | Command::BareSender
+            | Command::AxumSse
+            | Command::Worker(_)
+            | Command::RelayClients(_) => Ok(()),
             Command::Fanout(args) => args.run(),
             Command::Storm(args) => args.run(),
             Command::Slow(args) => args.run(&kernel),
@@ -302,6 +312,7 @@ impl Cli {
             Command::Webhooks(args) => args.run(),
             Command::Nodes(args) => args.run(),
             Command::Notify(args) => args.run(),
+            Command::Relays(args) => args.run(&kernel),
         }
     }
 }

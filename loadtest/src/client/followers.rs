@@ -11,7 +11,8 @@ use anyhow::anyhow;
 
 use super::refetch::{Reads, Refetchers};
 use super::returns::Gap;
-use super::streams::{Arrival, Streams, Tally, Target};
+use super::streams::{Arrival, Streams, Target};
+use super::tally::Tally;
 
 /// Longest wait for a stream's bytes, when those of a read may come.
 const NAP: Duration = Duration::from_millis(1);

@@ -11,8 +11,10 @@ use nix::errno::Errno;
 
 use super::http::{end_of_head, header, status};
 use super::scanner::Scanner;
+use super::silence::Silence;
 use super::socket::{receive, reset_on_close};
-use super::streams::{Arrival, Tally};
+use super::streams::Arrival;
+use super::tally::Tally;
 use crate::machine::now;
 
 /// How a client reads.
@@ -75,6 +77,8 @@ pub(super) struct Stream {
     /// When the newest revision came: to the socket, and to this program.
     pub(super) kernel_at: i64,
     pub(super) user_at: i64,
+    /// When anything came last.
+    pub(super) heard_at: i64,
 }
 
 /// What all clients share while they read.
@@ -85,6 +89,7 @@ pub(super) struct Desk {
     pub(super) tally: Tally,
     /// Every ping that told something new, while somebody wants to know.
     pub(super) log: Option<Vec<Arrival>>,
+    pub(super) silence: Silence,
 }
 
 impl Stream {
@@ -201,6 +206,11 @@ impl Stream {
     ) -> anyhow::Result<Outcome> {
         let mut outcome = Outcome::Same;
         let mut begin = 0;
+        let came_at = stamp.unwrap_or_else(now);
+        if self.state == State::Open {
+            desk.silence.broken(came_at - self.heard_at);
+        }
+        self.heard_at = came_at;
         if self.state != State::Open {
             let known = self.head.len();
             self.head.extend_from_slice(&desk.buffer[..length]);

@@ -17,14 +17,20 @@ use mio::{Events, Poll};
 use nix::sys::time::TimeSpec;
 
 use super::returns::{Gap, Returns};
+use super::silence::Silence;
 use super::socket::begin;
 use super::stream::{Cut, Desk, Outcome, Reading, State, Stream, register, request};
+use super::tally::Tally;
+use crate::machine::now;
 
 /// Connections that may be on their way at a time when nobody is in a hurry.
 const OPENING_MAX: usize = 100;
 
 /// How long may pass without a stream being opened.
 const OPEN_MAX: Duration = Duration::from_mins(1);
+
+/// Sockets that are handled with one look at what is ready.
+const EVENTS: usize = 1024;
 
 /// Rest between two reads: arrivals are stamped by the kernel, so haste would only disturb.
 pub(crate) const NAP: Duration = Duration::from_millis(2);
@@ -58,25 +64,6 @@ pub(crate) struct Streams {
     desk: Desk,
 }
 
-/// What has happened since the streams were made.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Tally {
-    pub(crate) opened: u64,
-    pub(crate) pings: u64,
-    /// Pings of the revision that the client already had, in the same connection.
-    pub(crate) repeated: u64,
-    /// Pings of an older revision than the client already had.
-    pub(crate) went_back: u64,
-    /// Connects that nobody listened to.
-    pub(crate) refused: u64,
-    /// Connections that were reset or broke.
-    pub(crate) reset: u64,
-    /// Streams that the server ended cleanly.
-    pub(crate) ended: u64,
-    /// Requests that were answered with an error.
-    pub(crate) turned_away: u64,
-}
-
 /// A ping that told a client of a change. Times are nanoseconds since the epoch.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Arrival {
@@ -107,7 +94,7 @@ impl Streams {
         let requests = target.paths.iter().map(|path| request(target.address, path));
         Ok(Self {
             poll: Poll::new()?,
-            events: Events::with_capacity(1024),
+            events: Events::with_capacity(EVENTS),
             address: target.address,
             requests: requests.collect(),
             clients: std::iter::repeat_with(Stream::default).take(count).collect(),
@@ -119,6 +106,7 @@ impl Streams {
                 control: nix::cmsg_space!(TimeSpec),
                 tally: Tally::default(),
                 log: None,
+                silence: Silence::default(),
             },
         })
     }
@@ -147,10 +135,11 @@ impl Streams {
             && let Some(Reverse((due, index))) = self.closed.peek().copied()
             && due <= Instant::now()
         {
-            self.closed.pop();
             let client = &mut self.clients[index];
             let is_slow = client.reading != Reading::Promptly;
-            let Some(mut socket) = begin(self.address, index, is_slow)? else {
+            let begun = begin(self.address, index, is_slow)?;
+            self.closed.pop();
+            let Some(mut socket) = begun else {
                 self.desk.tally.refused += 1;
                 self.rest(index, RETRY);
                 continue;
@@ -198,6 +187,16 @@ impl Streams {
             self.rest(index, rest);
         }
         Ok(())
+    }
+
+    /// Handles all that is ready, and waits for nothing.
+    pub(crate) fn drain(&mut self) -> anyhow::Result<()> {
+        loop {
+            self.turn(Some(Duration::ZERO))?;
+            if self.events.iter().count() < EVENTS {
+                return Ok(());
+            }
+        }
     }
 
     /// Lets clients come back as real ones do. `seed` makes it differ from others' coming back.
@@ -301,6 +300,25 @@ impl Streams {
         self.prompt(channel).filter(|client| client.newest < revision).count()
     }
 
+    /// Prompt clients of `channel`.
+    pub(crate) fn listeners(&self, channel: usize) -> usize {
+        self.prompt(channel).count()
+    }
+
+    /// Begins to listen for silences of open streams; one may last `patience`.
+    pub(crate) fn listen_for_silence(&mut self, patience: Duration) {
+        self.desk.silence = Silence::new(i64::try_from(patience.as_nanos()).unwrap_or(i64::MAX));
+    }
+
+    /// What was heard since then, with the silences that go on.
+    pub(crate) fn silence(&self) -> Silence {
+        let (mut silence, now) = (self.desk.silence, now());
+        for client in self.clients.iter().filter(|client| client.state == State::Open) {
+            silence.lasted(now - client.heard_at);
+        }
+        silence
+    }
+
     pub(crate) fn tally(&self) -> Tally {
         self.desk.tally
     }
@@ -331,39 +349,6 @@ impl Streams {
         let now = Instant::now();
         let rest = self.returns.as_mut().map_or(rest, |returns| returns.lost(index, now));
         self.closed.push(Reverse((now + rest, index)));
-    }
-}
-
-impl Tally {
-    /// Connections that were lost or never made, but for those that the client itself closed.
-    pub(crate) fn losses(&self) -> u64 {
-        self.refused + self.reset + self.ended + self.turned_away
-    }
-
-    /// Adds what happened to others.
-    pub(super) fn join(&mut self, other: &Self) {
-        self.opened += other.opened;
-        self.pings += other.pings;
-        self.repeated += other.repeated;
-        self.went_back += other.went_back;
-        self.refused += other.refused;
-        self.reset += other.reset;
-        self.ended += other.ended;
-        self.turned_away += other.turned_away;
-    }
-
-    /// What has happened since `before`.
-    pub(crate) fn since(&self, before: &Self) -> Self {
-        Self {
-            opened: self.opened - before.opened,
-            pings: self.pings - before.pings,
-            repeated: self.repeated - before.repeated,
-            went_back: self.went_back - before.went_back,
-            refused: self.refused - before.refused,
-            reset: self.reset - before.reset,
-            ended: self.ended - before.ended,
-            turned_away: self.turned_away - before.turned_away,
-        }
     }
 }
 

@@ -16,6 +16,9 @@ const BACKLOG_MIN: u64 = 16_384;
 /// Ports that a client's address may use: 55,000 instead of 28,000.
 const PORTS: (u64, u64) = (10_240, 65_535);
 
+/// Open files of everything else on the machine.
+const FILES_BESIDE: u64 = 100_000;
+
 /// The prepared kernel. Dropping it puts the settings back.
 #[derive(Debug)]
 pub(crate) struct Kernel {
@@ -41,6 +44,13 @@ impl Kernel {
     /// Lets a socket hold at most `bytes` unsent, so that a slow client is felt early.
     pub(crate) fn limit_send_buffers(&self, bytes: u64) {
         self.adjust("net/ipv4/tcp_wmem", |old| with_maximum(old, bytes));
+    }
+
+    /// Makes room for so many streams with both ends here: for what sockets hold, which is charged by whole
+    /// pages, one for each end that holds anything; and for their files.
+    pub(crate) fn allow_streams(&self, streams: u64) {
+        self.adjust("net/ipv4/tcp_mem", |old| each_at_least(old, 2 * streams));
+        self.adjust("fs/file-max", |old| at_least(old, 2 * streams + FILES_BESIDE));
     }
 
     /// What an interruption has to put back.
@@ -110,6 +120,13 @@ fn at_least(old: &str, wanted: u64) -> Option<String> {
     (old < wanted).then(|| wanted.to_string())
 }
 
+fn each_at_least(old: &str, wanted: u64) -> Option<String> {
+    let sizes = old.split_ascii_whitespace().map(str::parse::<u64>);
+    let sizes: Vec<u64> = sizes.collect::<Result<_, _>>().ok()?;
+    let raised: Vec<String> = sizes.iter().map(|size| wanted.max(*size).to_string()).collect();
+    sizes.iter().any(|size| *size < wanted).then(|| raised.join(" "))
+}
+
 fn widened(old: &str) -> Option<String> {
     let (low, high) = old.split_once(char::is_whitespace)?;
     let (low, high): (u64, u64) = (low.parse().ok()?, high.trim().parse().ok()?);
@@ -140,6 +157,8 @@ mod tests {
         assert_eq!(widened("32768\t60999").as_deref(), Some("10240 65535"));
         assert_eq!(widened("1024\t65535"), None);
         assert_eq!(widened("nonsense"), None);
+        assert_eq!(each_at_least("10\t20\t30", 25).as_deref(), Some("25 25 30"));
+        assert_eq!(each_at_least("10\t20\t30", 10), None);
     }
 
     #[test]

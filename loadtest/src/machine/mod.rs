@@ -7,6 +7,6 @@ mod process;
 pub(crate) use interrupt::watch;
 pub(crate) use kernel::Kernel;
 pub(crate) use process::{
-    ATTEMPTS, Watch, cores, cpu_time, descriptor_limit, descriptors, family, forget_peak, memory,
-    now, resident, slab, wait_until_quiet,
+    ATTEMPTS, Watch, available, cores, cpu_time, descriptor_limit, descriptors, family,
+    forget_peak, load, memory, now, resident, slab, sockets, wait_until_quiet,
 };

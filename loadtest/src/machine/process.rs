@@ -16,6 +16,9 @@ const QUIET_SHARE_MAX: f64 = 0.10;
 /// How often a measurement is made again because others used the machine meanwhile.
 pub(crate) const ATTEMPTS: usize = 4;
 
+/// The unit in which the kernel charges what sockets hold, in bytes.
+const PAGE: u64 = 4096;
+
 /// How long the machine is looked at before it counts as quiet.
 const QUIET_SAMPLE: Duration = Duration::from_millis(500);
 
@@ -97,6 +100,26 @@ pub(crate) fn slab() -> anyhow::Result<u64> {
     kib(&text, "Slab:").context("/proc/meminfo has no Slab line")
 }
 
+/// Memory that could still be given out, in bytes.
+pub(crate) fn available() -> anyhow::Result<u64> {
+    let text = fs::read_to_string("/proc/meminfo").context("cannot read /proc/meminfo")?;
+    kib(&text, "MemAvailable:").context("/proc/meminfo has no MemAvailable line")
+}
+
+/// TCP sockets of the machine, and what is charged for bytes that they hold, in bytes.
+pub(crate) fn sockets() -> anyhow::Result<(u64, u64)> {
+    let path = "/proc/net/sockstat";
+    let text = fs::read_to_string(path).with_context(|| format!("cannot read {path}"))?;
+    let (sockets, pages) = tcp_sockets(&text).with_context(|| format!("{path} has no TCP line"))?;
+    Ok((sockets, pages * PAGE))
+}
+
+/// How many want a core: over one, five and fifteen minutes.
+pub(crate) fn load() -> String {
+    let text = fs::read_to_string("/proc/loadavg").unwrap_or_default();
+    text.split_ascii_whitespace().take(3).collect::<Vec<_>>().join(" ")
+}
+
 /// Descriptors that this process, and so its children, may open.
 pub(crate) fn descriptor_limit() -> anyhow::Result<usize> {
     let limits =
@@ -143,12 +166,17 @@ impl Watch {
 
     /// Whether the others used little enough since the start.
     pub(crate) fn was_quiet(&self) -> anyhow::Result<bool> {
-        let ours = our_ticks(&self.pids)?.saturating_sub(self.ours);
-        let share = Ticks::now()?.others_share_since(self.before, ours);
+        let share = self.others_share()?;
         if share > QUIET_SHARE_MAX {
             eprintln!("others used {:.0} % of the machine meanwhile", share * 100.0);
         }
         Ok(share <= QUIET_SHARE_MAX)
+    }
+
+    /// The share of all cores that the others used since the start.
+    pub(crate) fn others_share(&self) -> anyhow::Result<f64> {
+        let ours = our_ticks(&self.pids)?.saturating_sub(self.ours);
+        Ok(Ticks::now()?.others_share_since(self.before, ours))
     }
 }
 
@@ -213,6 +241,17 @@ fn kib(text: &str, name: &str) -> Option<u64> {
     Some(kib * 1024)
 }
 
+/// Sockets and pages of a line `TCP: inuse 45 orphan 0 tw 1276 alloc 45 mem 8`.
+fn tcp_sockets(sockstat: &str) -> Option<(u64, u64)> {
+    let line = sockstat.lines().find_map(|line| line.strip_prefix("TCP: "))?;
+    let words: Vec<&str> = line.split_ascii_whitespace().collect();
+    let value = |name: &str| {
+        let at = words.iter().position(|word| *word == name)?;
+        words.get(at + 1)?.parse().ok()
+    };
+    Some((value("inuse")?, value("mem")?))
+}
+
 fn open_files(limits: &str) -> Option<usize> {
     let line = limits.lines().find_map(|line| line.strip_prefix("Max open files"))?;
     match line.split_ascii_whitespace().next()? {
@@ -234,6 +273,14 @@ mod tests {
             "Limit  Soft Limit  Hard Limit  Units\nMax open files   1024   20000   files\n";
         assert_eq!(open_files(limits), Some(1024));
         assert_eq!(open_files("Max open files  unlimited unlimited files"), Some(usize::MAX));
+    }
+
+    #[test]
+    fn sockets_are_counted_by_name() {
+        let text = "sockets: used 291\nTCP: inuse 45 orphan 0 tw 1276 alloc 46 mem 8\nUDP: inuse 0 mem 3\n";
+        assert_eq!(tcp_sockets(text), Some((45, 8)));
+        assert!(tcp_sockets("UDP: inuse 1 mem 1\n").is_none());
+        assert!(sockets().is_ok() && available().unwrap() > 0 && !load().is_empty());
     }
 
     #[test]

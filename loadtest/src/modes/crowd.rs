@@ -1,20 +1,16 @@
 //! More streams than a process may open: several benches, each in a process of its own with a server
 //! of its own. A change is made at all of them at the same moment, and counts as one.
-//!
-//! A worker is this program with a hidden subcommand. It reads words from its input, one a line, and
-//! answers each with a line.
 
-use std::io::{BufRead as _, BufReader, Write as _};
-use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+use std::ffi::OsString;
 
 use anyhow::{Context as _, bail, ensure};
 
 use super::bench::{Bench, Client, Cost, Sample};
+use super::worker::{READY, Worker, ask};
 use crate::client::Stamping;
 use crate::machine::family;
 use crate::servers::Kind;
 
-const READY: &str = "ready";
 const OPEN: &str = "open";
 const RESTS: &str = "change";
 const READS_ALONG: &str = "change-and-read-along";
@@ -24,13 +20,6 @@ const COST: &str = "cost";
 pub(super) enum Crowd {
     Here(Box<Bench>),
     Workers(Vec<Worker>),
-}
-
-/// A bench in another process. Dropping it ends it, and its server with it.
-pub(super) struct Worker {
-    child: Child,
-    input: Option<ChildStdin>,
-    output: BufReader<ChildStdout>,
 }
 
 impl Crowd {
@@ -45,7 +34,7 @@ impl Crowd {
         for number in 0..processes {
             // The first ones take what cannot be dealt evenly.
             let share = count / processes + usize::from(number < count % processes);
-            workers.push(Worker::start(kind, share)?);
+            workers.push(Worker::start(&arguments(kind, share)?)?);
         }
         // Only now: servers share pages, so each start changes what the others are said to hold.
         for worker in &mut workers {
@@ -60,7 +49,7 @@ impl Crowd {
         match self {
             Self::Here(bench) => bench.pids(),
             Self::Workers(workers) => {
-                workers.iter().flat_map(|worker| family(worker.child.id())).collect()
+                workers.iter().flat_map(|worker| family(worker.pid())).collect()
             }
         }
     }
@@ -100,55 +89,19 @@ impl Crowd {
     }
 }
 
-/// Says a word to all before it listens to any.
-fn ask(workers: &mut [Worker], word: &str) -> anyhow::Result<Vec<String>> {
-    for worker in workers.iter_mut() {
-        let input = worker.input.as_mut().context("a worker was told to end")?;
-        input.write_all(format!("{word}\n").as_bytes()).context("a worker ended")?;
-    }
-    workers.iter_mut().map(Worker::line).collect()
-}
-
-impl Worker {
-    fn start(kind: &Kind, streams: usize) -> anyhow::Result<Self> {
-        let this = std::env::current_exe().context("cannot find this program")?;
-        let mut command = Command::new(this);
-        command.args(["worker", "--streams", &streams.to_string()]);
-        match kind {
-            Kind::BareLoop => {}
-            Kind::Gateway { setup, environments } => {
-                let environments = environments.to_string();
-                command.args(["--environments", &environments, "--gateway"]).arg(&setup.program);
-            }
-            _ => bail!("{} is measured in one process only", kind.name()),
+/// The command line of a worker with so many streams of a server.
+fn arguments(kind: &Kind, streams: usize) -> anyhow::Result<Vec<OsString>> {
+    let mut arguments: Vec<OsString> =
+        vec!["worker".into(), "--streams".into(), streams.to_string().into()];
+    match kind {
+        Kind::BareLoop => {}
+        Kind::Gateway { setup, environments } => {
+            arguments.extend(["--environments".into(), environments.to_string().into()]);
+            arguments.extend(["--gateway".into(), setup.program.clone().into()]);
         }
-        let mut child = command
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .spawn()
-            .context("cannot start a worker")?;
-        let input = child.stdin.take();
-        let output = child.stdout.take().context("a worker's output is not ours")?;
-        let mut worker = Self { child, input, output: BufReader::new(output) };
-        ensure!(worker.line()? == READY, "a worker did not get ready");
-        Ok(worker)
+        _ => bail!("{} is measured in one process only", kind.name()),
     }
-
-    fn line(&mut self) -> anyhow::Result<String> {
-        let mut line = String::new();
-        ensure!(self.output.read_line(&mut line)? > 0, "a worker ended");
-        Ok(line.trim_end().to_owned())
-    }
-}
-
-impl Drop for Worker {
-    /// It ends by itself when its input does.
-    fn drop(&mut self) {
-        self.input = None;
-        if let Err(error) = self.child.wait() {
-            eprintln!("cannot end a worker: {error}");
-        }
-    }
+    Ok(arguments)
 }
 
 /// The worker's part: starts its server, then does what it is told.

@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use anyhow::{Context as _, ensure};
 
-use super::gateway::{Environment, Gateway, Setup};
+use super::gateway::{Environment, Gateway};
+use super::program::Setup;
 use super::subject::{Change, Subject, Told};
 use crate::client::Target;
 use crate::machine::memory;

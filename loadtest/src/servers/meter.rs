@@ -3,6 +3,8 @@
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
+use serde_json::Value as Json;
+
 use crate::client::Client;
 
 /// Where a gateway tells its metrics.
@@ -17,6 +19,11 @@ impl Meter {
     pub(crate) fn read(self) -> anyhow::Result<Reading> {
         let answer = Client::connect(self.0, String::new())?.send("GET", "/metrics", "", "")?;
         Ok(Reading(String::from_utf8_lossy(&answer.body).into_owned()))
+    }
+
+    /// What a relay tells of its links.
+    pub(crate) fn relay_status(self) -> anyhow::Result<Json> {
+        Client::connect(self.0, String::new())?.send("GET", "/relay/status", "", "")?.json()
     }
 }
 

@@ -6,8 +6,8 @@ use serde_json::Value as Json;
 
 use super::control::{Own, Program};
 use super::flips::Flips;
-use super::gateway::Setup;
 use super::nchan::{Nchan, nchan_module};
+use super::program::Setup;
 use super::pushpin::{PUSHPIN, Pushpin};
 use crate::client::Target;
 

@@ -128,7 +128,7 @@ async fn a_server_key_that_was_revoked_stops_working() {
         (get(&relay, path, &headers).await.status == 403).then_some(())
     })
     .await;
-    let fresh = [("x-environment-key", fresh["key"].as_str().unwrap())];
+    let fresh = [("x-environment-key", fresh["server_key"].as_str().unwrap())];
     assert_eq!(get(&relay, path, &fresh).await.status, 200);
 }
 
