@@ -16,7 +16,7 @@ NO_STREAMS := command_line divergences evaluate flipper matrix openapi receivers
 # Those that break databases; how streams are written is nothing to them.
 OUTAGES := $(patsubst tests/it/outages/%.rs,outages::%,$(wildcard tests/it/outages/*.rs))
 # Black-box tests of several nodes: they choose their store, and how streams are written changes nothing of theirs.
-OF_NODES := chaos freshness nodes rolling
+OF_NODES := chaos freshness nodes rolling relays::chaos relays::cold relays::fresh
 # Black-box tests of what the store decides, and the SDKs' stories.
 OF_STORES := command_line faults first_minute flipper identities management ofrep openapi pace push_only \
 	reads sdk_identity sdk_js sdk_python shutdown snapshots store_away streams targeting transfer webhooks
@@ -45,9 +45,11 @@ test: test-deps lint
 	FLAGCAST_TEST_STORE=postgres cargo test --workspace --test it --locked -- \
 		$(OF_STORES:%=%::) --skip browser:: --skip webhooks::nodes::
 
-# Ten minutes of random faults: nodes and database killed, links cut. `make test` has a quarter of a minute of it.
+# Ten minutes of random faults: nodes and database killed, links cut; and five of relays with a crowd. `make test` has a
+# quarter of a minute of each.
 chaos: test-packages
-	FLAGCAST_CHAOS_SECONDS=600 cargo test --test it --locked chaos:: -- --nocapture
+	FLAGCAST_CHAOS_SECONDS=600 cargo test --test it --locked chaos:: -- --nocapture --skip relays::
+	FLAGCAST_CHAOS_SECONDS=300 FLAGCAST_TEST_CROWD=5000 cargo test --test it --locked relays::chaos:: -- --nocapture
 
 lint:
 	cargo fmt --all --check

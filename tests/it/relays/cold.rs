@@ -11,9 +11,14 @@ use super::taking_up::questions;
 use crate::harness::admin::Environment;
 use crate::harness::link::Link;
 use crate::harness::stream::Subscription;
+use crate::harness::wire::{ASKS, Wire};
 use crate::harness::{Gateway, eventually, read_json};
 
 const RELAYS: usize = 3;
+
+/// How often a relay dies at a ping.
+const DEATHS: u64 = 10;
+
 const ENVIRONMENTS: usize = 100;
 
 /// Environments that change while no relay hears of it.
@@ -132,6 +137,33 @@ async fn a_cold_start_serves_at_once_and_asks_once() {
     eprintln!("{full} new, {same} the same within {took:?}; {most} at most within {WINDOW:?}");
     assert!((full - changed).abs() < 0.5 && (same - (all - changed)).abs() < 0.5, "{full}, {same}");
     assert!(most < SHARE_MAX * all, "{most} of {all} came within {WINDOW:?}");
+}
+
+/// A client has the ping in its hands when the relay dies, and its upstream is gone: what the disk tells may not be
+/// less.
+#[tokio::test]
+async fn a_relay_that_dies_at_a_ping_comes_back_with_what_it_told() {
+    let gateway = Gateway::builder().start().await;
+    let environment = gateway.shop().await;
+    let link = Link::start(gateway.public()).await;
+    let relay = Gateway::relay(&format!("http://{}", link.address()));
+    let mut relay = relay.set("stream.echo_seconds", 0).start().await;
+    relay.flags(&environment.client_key).await;
+    for round in 0..DEATHS {
+        relay.metric_becomes("flagcast_relay_environments", &["live"], 1).await;
+        let mut wire = Wire::open(&relay, &environment.client_key, ASKS).await;
+        wire.next_revision().await.unwrap();
+        let told = gateway.admin().set_value(&environment, "limit", 100 + round).await;
+        wire.reaches(told).await;
+        relay.kill();
+        link.break_down();
+        relay.restart().await;
+        let mut wire = Wire::open(&relay, &environment.client_key, ASKS).await;
+        let first = wire.next_revision().await.unwrap();
+        assert!(first >= told, "{first} after {told}, in round {round}");
+        assert!(revision(relay.public(), &environment).await >= told);
+        link.lead_to(gateway.public());
+    }
 }
 
 /// The most that a count grew within a time.
