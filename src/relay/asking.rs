@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use flate2::read::GzDecoder;
 use reqwest::header::{ACCEPT, CACHE_CONTROL, CONTENT_ENCODING};
 use reqwest::{Client, ClientBuilder, Method, RequestBuilder, Response};
+use tokio::time::timeout;
 
 use super::upstream::Failure;
 use crate::config::{self, ConfigError};
@@ -25,12 +26,8 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long an answer may take in all.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// How long a question for a snapshot waits on a connection that was there before it is asked on a new one.
-pub(super) const FIRST_TRY: Duration = Duration::from_secs(1);
-
-/// How long an answer may be silent. A pinned read at the upstream waits half a second itself; the rest is
-/// for a busy database. A change waits as long when a connection has died without a word.
-const ANSWER_SILENCE: Duration = Duration::from_secs(5);
+/// How long a question waits on a connection that was there before, if it may be asked again on a new one.
+const FIRST_TRY: Duration = Duration::from_secs(1);
 
 /// How long the head of a stream may take.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
@@ -49,6 +46,8 @@ pub(super) const ANSWER_BYTES_MAX: u64 = 1024 * 1024;
 pub(super) struct Questions {
     base: String,
     http2: config::Http2,
+    /// How long an answer may be silent.
+    silence: Duration,
     asker: Mutex<Asker>,
 }
 
@@ -82,9 +81,13 @@ pub(super) struct OpenStream {
 }
 
 impl Questions {
-    pub(super) fn new(base: &str, http2: config::Http2) -> Result<Self, ConfigError> {
-        let asker = Mutex::new(Asker::new(base, http2)?);
-        Ok(Self { base: base.to_owned(), http2, asker })
+    pub(super) fn new(
+        base: &str,
+        http2: config::Http2,
+        silence: Duration,
+    ) -> Result<Self, ConfigError> {
+        let asker = Mutex::new(Asker::new(base, http2, silence)?);
+        Ok(Self { base: base.to_owned(), http2, silence, asker })
     }
 
     /// A question that is not asked yet.
@@ -103,12 +106,24 @@ impl Questions {
         })
     }
 
+    /// Asks what may be asked twice: when there is no answer soon, on a new connection.
+    pub(super) async fn send_surely(
+        &self,
+        request: impl Fn() -> RequestBuilder,
+    ) -> Result<Response, Failure> {
+        if let Ok(answer) = timeout(FIRST_TRY, self.send(request())).await {
+            return answer;
+        }
+        self.distrust();
+        self.send(request()).await
+    }
+
     /// Makes questions go on new connections: those that are there may have died without a word, and each
     /// would take its time to be found out.
     pub(super) fn distrust(&self) {
         let mut asker = self.asker();
         if asker.since.elapsed() >= FIRST_TRY
-            && let Ok(fresh) = Asker::new(&self.base, self.http2)
+            && let Ok(fresh) = Asker::new(&self.base, self.http2, self.silence)
         {
             *asker = fresh;
         }
@@ -120,8 +135,8 @@ impl Questions {
 }
 
 impl Asker {
-    fn new(base: &str, http2: config::Http2) -> Result<Self, ConfigError> {
-        let builder = client(base, http2).timeout(ANSWER_TIMEOUT).read_timeout(ANSWER_SILENCE);
+    fn new(base: &str, http2: config::Http2, silence: Duration) -> Result<Self, ConfigError> {
+        let builder = client(base, http2).timeout(ANSWER_TIMEOUT).read_timeout(silence);
         Ok(Self { client: build(builder)?, since: Instant::now() })
     }
 }
@@ -141,7 +156,7 @@ impl Lanes {
             .header(ACCEPT, "text/event-stream")
             .header(CACHE_CONTROL, "no-cache")
             .send();
-        let answer = tokio::time::timeout(HEAD_TIMEOUT, asked).await;
+        let answer = timeout(HEAD_TIMEOUT, asked).await;
         let response = answer
             .map_err(|_| {
                 self.leave(&open);

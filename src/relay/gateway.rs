@@ -1,19 +1,21 @@
 //! What a relay asks a gateway, or another relay.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use reqwest::header::{ACCEPT_ENCODING, AUTHORIZATION, HeaderValue, IF_NONE_MATCH};
 use reqwest::{Method, RequestBuilder, Response};
 use serde_json::Value as Json;
-use tokio::time::timeout;
 
-use super::asking::{
-    ANSWER_BYTES_MAX, FIRST_TRY, Lanes, OpenStream, Questions, SNAPSHOT_BYTES_MAX, body,
-};
+use super::asking::{ANSWER_BYTES_MAX, Lanes, OpenStream, Questions, SNAPSHOT_BYTES_MAX, body};
 use super::upstream::{Failure, Fetched, KnownTraits, Name, TellTraits, TraitsFailure};
 use crate::config::{self, ConfigError};
 use crate::model::{ClientKey, Revision};
 use crate::snapshot::Snapshot;
+
+/// How long an answer may be silent. A pinned read at the upstream waits half a second itself; the rest is
+/// for a busy database. A change waits as long when a connection has died without a word.
+const ANSWER_SILENCE: Duration = Duration::from_secs(5);
 
 /// A gateway or a relay above this one. Clones share its connections.
 #[derive(Clone, Debug)]
@@ -37,7 +39,7 @@ impl Gateway {
         let mut authorization = HeaderValue::try_from(bearer)
             .map_err(|_| ConfigError::new("relay.token may hold only printable ASCII".into()))?;
         authorization.set_sensitive(true);
-        let questions = Questions::new(&base, settings.http2)?;
+        let questions = Questions::new(&base, settings.http2, ANSWER_SILENCE)?;
         let lanes = Lanes::new(&base, settings.http2);
         let inner = Inner { base, authorization, questions, lanes };
         Ok(Self { inner: Arc::new(inner) })
@@ -64,13 +66,7 @@ impl Gateway {
                 None => request,
             }
         };
-        let answer = match timeout(FIRST_TRY, self.inner.questions.send(request())).await {
-            Ok(answer) => answer?,
-            Err(_) => {
-                self.inner.questions.distrust();
-                self.inner.questions.send(request()).await?
-            }
-        };
+        let answer = self.inner.questions.send_surely(request).await?;
         match answer.status().as_u16() {
             200 => {
                 let bytes = body(answer, SNAPSHOT_BYTES_MAX).await?;

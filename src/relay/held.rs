@@ -126,10 +126,10 @@ impl Line {
     pub(super) fn replace(
         &self,
         directory: &Directory,
-        make: impl FnOnce(&Snapshot) -> Snapshot,
+        make: impl FnOnce(&Snapshot) -> Arc<Snapshot>,
     ) -> Arc<Snapshot> {
         let _alone = self.replacing.lock().unwrap_or_else(PoisonError::into_inner);
-        let fresh = Arc::new(make(&self.snapshot.load()));
+        let fresh = make(&self.snapshot.load());
         self.snapshot.store(Arc::clone(&fresh));
         directory.insert(&self.entry());
         fresh

@@ -230,7 +230,7 @@ impl Keeper {
         let owner = flagsmith.recognise(key.expose());
         if let Some(kept) = owner.and_then(|client_key| self.links.get(&client_key)) {
             let directory = &self.common.told.directory;
-            kept.line.replace(directory, |snapshot| flagsmith.with_its_keys(snapshot));
+            kept.line.replace(directory, |held| Arc::new(flagsmith.with_its_keys(held)));
             kept.line.look();
         }
     }
@@ -279,12 +279,12 @@ impl Keeper {
             }
             Answer::Held => Word::Settled,
             Answer::Unknown => self.remember_unknown(name),
-            Answer::Closed => {
-                // Nobody was asked, so there is nothing to remember.
-                self.take_from_disk(name);
-                Word::Settled
-            }
-            Answer::Away if self.take_from_disk(name) => Word::Settled,
+            Answer::Closed | Answer::Away if self.take_from_disk(name) => Word::Settled,
+            Answer::Closed => match name {
+                Name::Client(_) => self.remember_unknown(name),
+                // Nobody was asked: the key itself may open it, when somebody comes with that.
+                Name::Digest(_) => Word::Settled,
+            },
             Answer::Away => Word::Away,
         };
         for waiting in self.asking.remove(name).unwrap_or_default() {
@@ -337,6 +337,7 @@ impl Keeper {
             snapshot = flagsmith.recall(&snapshot);
         }
         let client_key = snapshot.environment.client_key.clone();
+        self.unknown.remove(&Name::of(client_key.as_str()));
         let line = self.held.add(snapshot, phase);
         self.common.told.seed(&line.entry());
         // Streams may wait for it.

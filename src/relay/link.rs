@@ -37,6 +37,7 @@ const LATE_FOR: Duration = Duration::from_mins(1);
 
 /// How long those who listen wait for the disk; a slow one must not hold up changes.
 const STAGE_WAIT: Duration = Duration::from_millis(500);
+
 /// How long something is asked for that was told of and does not come.
 const VAIN: Duration = Duration::from_secs(10);
 
@@ -134,7 +135,9 @@ impl Link {
             ));
         }
         let mut memory = Memory::default();
-        let mut next_poll = Instant::now() + FIRST_WORD.min(self.common.poll);
+        let first_poll =
+            if self.common.upstream.lives_by_streams() { FIRST_WORD } else { Duration::ZERO };
+        let mut next_poll = Instant::now() + first_poll.min(self.common.poll);
         loop {
             let far = Instant::now() + Duration::from_hours(1);
             let reason = tokio::select! {
@@ -158,8 +161,8 @@ impl Link {
                 () = sleep_until(memory.retry_at.unwrap_or(far)) => {
                     memory.retry_at = None;
                     // Without a stream, its first word will be the reason: one question, not two.
-                    let has_stream = heard.borrow().failure.is_none();
-                    has_stream.then(|| self.looks(&heard, &mut memory))
+                    let waits = heard.borrow().failure.is_some() && self.common.upstream.lives_by_streams();
+                    (!waits).then(|| self.looks(&heard, &mut memory))
                 }
                 () = sleep_until(memory.echo_at.unwrap_or(far)) => {
                     memory.echo_at = None;
@@ -225,7 +228,7 @@ impl Link {
         // that nothing is new would settle what was told.
         let told = match reason {
             Reason::Heard(revision) => Some(revision),
-            Reason::Look => word.revision,
+            Reason::Look => word.revision.filter(|told| !self.was_in_vain(*told, memory)),
         };
         let wanted = told.filter(|told| *told > self.line.revision());
         let fetched = self.common.upstream.snapshot(client_key, wanted, &held).await;
@@ -290,6 +293,11 @@ impl Link {
         waited && self.common.upstream.may_announce_in_vain()
     }
 
+    /// The same of what was given up.
+    fn was_in_vain(&self, told: Revision, memory: &Memory) -> bool {
+        self.common.upstream.may_announce_in_vain() && memory.not_found == Some(told)
+    }
+
     /// What is held is what the upstream says.
     fn confirmed(&self, reason: Reason, word: &Heard, memory: &mut Memory) {
         memory.failures = 0;
@@ -340,8 +348,8 @@ impl Link {
         let upstream = self.common.upstream.flagsmith();
         // A key may have come to be known since it was asked for.
         let with_keys = |_: &Snapshot| match upstream {
-            Some(flagsmith) => flagsmith.with_its_keys(&fresh),
-            None => Snapshot::clone(&fresh),
+            Some(flagsmith) => Arc::new(flagsmith.with_its_keys(&fresh)),
+            None => fresh,
         };
         let fresh = self.line.replace(&self.common.told.directory, with_keys);
         // Else only its keys are others, or the history that it counts in.

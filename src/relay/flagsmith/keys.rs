@@ -5,7 +5,7 @@
 //! and asked with again, when somebody comes with it.
 
 use std::collections::HashMap;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use reqwest::header::HeaderValue;
@@ -63,14 +63,20 @@ impl Keys {
 
     /// Flagsmith has let us in with this key.
     pub(super) fn accepted(&self, client_key: &ClientKey, secret: &str) {
-        self.ring(client_key, |ring| {
-            let key = Key::new(secret);
-            ring.dormant.retain(|digest| *digest != key.digest);
-            match ring.keys.iter_mut().find(|known| known.digest == key.digest) {
-                Some(known) => known.refused_since = None,
-                None => ring.keys.push(key),
+        let key = Key::new(secret);
+        let mut rings = self.lock();
+        for (other, ring) in rings.iter_mut() {
+            // The public key of an environment can be changed; then this is another one.
+            if other != client_key {
+                ring.keys.retain(|known| known.digest != key.digest);
             }
-        });
+            ring.dormant.retain(|digest| *digest != key.digest);
+        }
+        let ring = rings.entry(client_key.clone()).or_default();
+        match ring.keys.iter_mut().find(|known| known.digest == key.digest) {
+            Some(known) => known.refused_since = None,
+            None => ring.keys.push(key),
+        }
     }
 
     /// Flagsmith does not know this key any more.
@@ -94,19 +100,19 @@ impl Keys {
 
     /// Takes up what the disk knows of the keys of an environment.
     pub(super) fn recall(&self, client_key: &ClientKey, digests: &[String]) {
-        self.ring(client_key, |ring| {
-            ring.date = None;
-            for digest in digests {
-                if ring.keys.iter().any(|known| known.digest == *digest) {
-                    continue;
-                }
-                match self.named.iter().find(|named| named.digest == *digest) {
-                    Some(named) => ring.keys.push(named.clone()),
-                    None if ring.dormant.contains(digest) => {}
-                    None => ring.dormant.push(digest.clone()),
-                }
+        let mut rings = self.lock();
+        let ring = rings.entry(client_key.clone()).or_default();
+        ring.date = None;
+        for digest in digests {
+            if ring.keys.iter().any(|known| known.digest == *digest) {
+                continue;
             }
-        });
+            match self.named.iter().find(|named| named.digest == *digest) {
+                Some(named) => ring.keys.push(named.clone()),
+                None if ring.dormant.contains(digest) => {}
+                None => ring.dormant.push(digest.clone()),
+            }
+        }
     }
 
     /// The environment that a key opened before, which somebody comes with now. A dormant one is awake then.
@@ -127,7 +133,7 @@ impl Keys {
 
     /// The environment that a key with this digest opened when it was used last.
     pub(super) fn owner(&self, digest: &str) -> Option<ClientKey> {
-        let rings = self.rings.lock().unwrap_or_else(PoisonError::into_inner);
+        let rings = self.lock();
         let owns = |ring: &Ring| {
             let awake = ring.keys.iter().any(|key| key.digest == digest);
             awake || ring.dormant.iter().any(|dormant| dormant == digest)
@@ -148,9 +154,16 @@ impl Keys {
         self.ring(client_key, |ring| ring.date = date.map(|date| (date, Instant::now())));
     }
 
+    /// Works with the keys of an environment. One that is not known has none, and costs no memory.
     fn ring<T>(&self, client_key: &ClientKey, work: impl FnOnce(&mut Ring) -> T) -> T {
-        let mut rings = self.rings.lock().unwrap_or_else(PoisonError::into_inner);
-        work(rings.entry(client_key.clone()).or_default())
+        match self.lock().get_mut(client_key) {
+            Some(ring) => work(ring),
+            None => work(&mut Ring::default()),
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<ClientKey, Ring>> {
+        self.rings.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -202,6 +215,21 @@ mod tests {
         assert_eq!(shown(&keys.of(&client_key)), ["ser.a"]);
         keys.accepted(&client_key, "ser.a");
         assert_eq!(keys.digests(&client_key), [digest("ser.a")]);
+    }
+
+    #[test]
+    fn a_key_opens_one_environment() {
+        let keys = Keys::new(&[], Duration::from_mins(1));
+        let [old, new] = ["old", "new"].map(|key| ClientKey::parse(key).unwrap());
+        keys.accepted(&old, "ser.a");
+        assert_eq!(keys.owner(&digest("ser.a")), Some(old.clone()));
+        keys.accepted(&new, "ser.a");
+        assert_eq!(keys.owner(&digest("ser.a")), Some(new));
+        assert!(keys.of(&old).is_empty());
+        for stranger in 0..1000 {
+            keys.of(&ClientKey::parse(&format!("stranger{stranger}")).unwrap());
+        }
+        assert_eq!(keys.lock().len(), 2, "strangers cost no memory");
     }
 
     #[test]

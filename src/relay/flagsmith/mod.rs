@@ -41,6 +41,9 @@ const INSTANT_HEADER: &str = "x-flagsmith-document-updated-at";
 /// have whole seconds.
 const DATE_IS_SURE: Duration = Duration::from_secs(2);
 
+/// How long an answer may be silent: Flagsmith builds a large document for seconds.
+const ANSWER_SILENCE: Duration = Duration::from_secs(20);
+
 /// Pages of one document; Flagsmith's own service at the edge cuts large ones.
 const PAGES_MAX: usize = 1000;
 
@@ -82,7 +85,7 @@ impl Flagsmith {
         let realtime = settings.flagsmith_realtime.trim_end_matches('/');
         let inner = Inner {
             base: base.to_owned(),
-            questions: Questions::new(base, settings.http2)?,
+            questions: Questions::new(base, settings.http2, ANSWER_SILENCE)?,
             keys: Keys::new(&settings.flagsmith_keys, Duration::from_secs(settings.forget_seconds)),
             realtime: (!realtime.is_empty()).then(|| Lanes::new(realtime, settings.http2)),
         };

@@ -49,7 +49,7 @@ fn an_event_tells_an_instant() {
     };
     let at = UpdatedAt::from_micros(1_673_546_928_028_060);
     assert_eq!(told(r#"{"updated_at": 1673546928.028060}"#), Some(revision_at(at)));
-    assert_eq!(told(r#"{"updated_at": 1673546928}"#), Some(Revision(1_673_546_928 * 64)));
+    assert_eq!(told(r#"{"updated_at": 1673546928}"#), Some(Revision(1_673_546_928_000_000)));
     assert_eq!(told(r#"{"updated_at": 3133690620000}"#), None, "these are milliseconds");
     assert_eq!(told("{}"), None);
 }

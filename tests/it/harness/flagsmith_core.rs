@@ -97,7 +97,7 @@ impl FlagsmithCore {
     pub(crate) fn change(&self, change: impl FnOnce(&mut Value)) {
         let mut state = self.state();
         change(&mut state.document);
-        state.document["updated_at"] = json!(now_iso());
+        state.document["updated_at"] = json!(iso(jiff::Timestamp::now()));
     }
 
     /// The same without the instant: Flagsmith moves it a moment later.
@@ -108,6 +108,17 @@ impl FlagsmithCore {
     /// Gives the flag `banner` this value.
     pub(crate) fn set_banner(&self, value: &str) {
         self.change(|document| banner(document)["feature_state_value"] = json!(value));
+    }
+
+    /// The same a millisecond after the last change, whenever that was.
+    pub(crate) fn set_banner_in_the_same_second(&self, value: &str) {
+        let mut state = self.state();
+        banner(&mut state.document)["feature_state_value"] = json!(value);
+        let last: jiff::Timestamp = state.document["updated_at"].as_str().unwrap().parse().unwrap();
+        let micros = last.as_microsecond();
+        let later = if micros % 1_000_000 < 999_000 { micros + 1000 } else { micros + 1 };
+        let later = jiff::Timestamp::from_microsecond(later).unwrap();
+        state.document["updated_at"] = json!(iso(later));
     }
 
     /// Gives out the present document for some time more, whatever changes: Flagsmith can be told to.
@@ -197,8 +208,8 @@ pub(crate) fn banner(document: &mut Value) -> &mut Value {
     &mut document["feature_states"][0]
 }
 
-fn now_iso() -> String {
-    jiff::Timestamp::now().strftime("%Y-%m-%dT%H:%M:%S.%6f+00:00").to_string()
+fn iso(at: jiff::Timestamp) -> String {
+    at.strftime("%Y-%m-%dT%H:%M:%S.%6f+00:00").to_string()
 }
 
 fn feature_state(id: i64, name: &str, kind: &str, django_id: i64, value: &Value) -> Value {

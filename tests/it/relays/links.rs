@@ -147,7 +147,7 @@ async fn streams_outlive_a_restart_of_the_gateway() {
     wire.next_revision().await.unwrap();
     for on in [true, false] {
         gateway.terminate();
-        eventually_within(Duration::from_secs(60), "it has ended", async || {
+        eventually_within(Duration::from_mins(1), "it has ended", async || {
             gateway.exited().await;
             Some(())
         })
