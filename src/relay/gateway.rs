@@ -93,6 +93,16 @@ impl Gateway {
         let answer = self.inner.questions.send(request).await?;
         match answer.status().as_u16() {
             200..=299 => Ok(()),
+            // Too much, or of an environment that is gone: the next time it would be the same, and all others
+            // wait behind it.
+            status @ (400 | 404 | 413) => match code(answer).await {
+                code if status == 404 && code != "environment_unknown" => {
+                    Err(Failure::Away(format!("404 with the code {code:?}: is it a gateway?")))
+                }
+                code => {
+                    Err(Failure::Refused(format!("it will never take them ({status}, {code})")))
+                }
+            },
             status => Err(refusal(status, answer).await),
         }
     }

@@ -69,3 +69,33 @@ async fn what_clients_tell_the_lowest_relay_arrives_at_the_gateway() {
     })
     .await;
 }
+
+/// What the gateway will never take must not hold up what it does.
+#[tokio::test]
+async fn counts_of_an_environment_that_is_gone_hold_nobody_up() {
+    let gateway = Gateway::builder().start().await;
+    let environment = gateway.shop().await;
+    let gone = gateway.admin().create_environment("web", "gone").await;
+    let relay = Gateway::relay(&gateway.url("")).set("analytics.flush_seconds", 1).start().await;
+    let tell = async |environment: &Environment| {
+        let key = [("x-environment-key", environment.client_key.as_str())];
+        let body = json!({ "limit": 3 }).to_string();
+        let post = (Method::POST, "/api/v1/analytics/flags/");
+        send(&relay, post, &key, Some(body)).await.status.as_u16()
+    };
+    let arrived = async |environment: &Environment| {
+        let path = format!("{}/flags/limit/analytics", environment.path());
+        eventually("the counts arrive", async || {
+            let days = gateway.admin().get(&path).await;
+            (days["items"][0]["count"] == 3).then_some(())
+        })
+        .await;
+    };
+    assert_eq!(tell(&gone).await, 200);
+    arrived(&gone).await;
+    gateway.admin().delete_environment(&gone).await;
+    assert_eq!(tell(&gone).await, 200, "it is served until that is sure");
+    relay.metric_becomes("flagcast_relay_usage_batches_total", &["refused"], 1).await;
+    assert_eq!(tell(&environment).await, 200);
+    arrived(&environment).await;
+}
