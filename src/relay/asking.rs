@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use flate2::read::GzDecoder;
 use reqwest::header::{ACCEPT, CACHE_CONTROL, CONTENT_ENCODING};
 use reqwest::{Client, ClientBuilder, Method, RequestBuilder, Response};
+use tokio::time::timeout;
 
 use super::upstream::Failure;
 use crate::config::{self, ConfigError};
@@ -25,8 +26,8 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long an answer may take in all.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// How long a question for a snapshot waits on a connection that was there before it is asked on a new one.
-pub(super) const FIRST_TRY: Duration = Duration::from_secs(1);
+/// How long a question waits on a connection that was there before, if it may be asked again on a new one.
+const FIRST_TRY: Duration = Duration::from_secs(1);
 
 /// How long the head of a stream may take.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
@@ -105,6 +106,18 @@ impl Questions {
         })
     }
 
+    /// Asks what may be asked twice: when there is no answer soon, on a new connection.
+    pub(super) async fn send_surely(
+        &self,
+        request: impl Fn() -> RequestBuilder,
+    ) -> Result<Response, Failure> {
+        if let Ok(answer) = timeout(FIRST_TRY, self.send(request())).await {
+            return answer;
+        }
+        self.distrust();
+        self.send(request()).await
+    }
+
     /// Makes questions go on new connections: those that are there may have died without a word, and each
     /// would take its time to be found out.
     pub(super) fn distrust(&self) {
@@ -143,7 +156,7 @@ impl Lanes {
             .header(ACCEPT, "text/event-stream")
             .header(CACHE_CONTROL, "no-cache")
             .send();
-        let answer = tokio::time::timeout(HEAD_TIMEOUT, asked).await;
+        let answer = timeout(HEAD_TIMEOUT, asked).await;
         let response = answer
             .map_err(|_| {
                 self.leave(&open);

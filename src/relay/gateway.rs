@@ -6,11 +6,8 @@ use std::time::Duration;
 use reqwest::header::{ACCEPT_ENCODING, AUTHORIZATION, HeaderValue, IF_NONE_MATCH};
 use reqwest::{Method, RequestBuilder, Response};
 use serde_json::Value as Json;
-use tokio::time::timeout;
 
-use super::asking::{
-    ANSWER_BYTES_MAX, FIRST_TRY, Lanes, OpenStream, Questions, SNAPSHOT_BYTES_MAX, body,
-};
+use super::asking::{ANSWER_BYTES_MAX, Lanes, OpenStream, Questions, SNAPSHOT_BYTES_MAX, body};
 use super::upstream::{Failure, Fetched, KnownTraits, Name, TellTraits, TraitsFailure};
 use crate::config::{self, ConfigError};
 use crate::model::{ClientKey, Revision};
@@ -69,13 +66,7 @@ impl Gateway {
                 None => request,
             }
         };
-        let first = timeout(FIRST_TRY, self.inner.questions.send(request())).await;
-        let answer = if let Ok(answer) = first {
-            answer?
-        } else {
-            self.inner.questions.distrust();
-            self.inner.questions.send(request()).await?
-        };
+        let answer = self.inner.questions.send_surely(request).await?;
         match answer.status().as_u16() {
             200 => {
                 let bytes = body(answer, SNAPSHOT_BYTES_MAX).await?;

@@ -135,7 +135,9 @@ impl Link {
             ));
         }
         let mut memory = Memory::default();
-        let mut next_poll = Instant::now() + FIRST_WORD.min(self.common.poll);
+        let first_poll =
+            if self.common.upstream.lives_by_streams() { FIRST_WORD } else { Duration::ZERO };
+        let mut next_poll = Instant::now() + first_poll.min(self.common.poll);
         loop {
             let far = Instant::now() + Duration::from_hours(1);
             let reason = tokio::select! {
@@ -159,8 +161,8 @@ impl Link {
                 () = sleep_until(memory.retry_at.unwrap_or(far)) => {
                     memory.retry_at = None;
                     // Without a stream, its first word will be the reason: one question, not two.
-                    let has_stream = heard.borrow().failure.is_none();
-                    has_stream.then(|| self.looks(&heard, &mut memory))
+                    let waits = heard.borrow().failure.is_some() && self.common.upstream.lives_by_streams();
+                    (!waits).then(|| self.looks(&heard, &mut memory))
                 }
                 () = sleep_until(memory.echo_at.unwrap_or(far)) => {
                     memory.echo_at = None;
