@@ -310,4 +310,6 @@ fn wrong(path: &str, rule: &dyn ToString) -> Unservable {
 }
 
 #[cfg(test)]
+mod agreement;
+#[cfg(test)]
 mod tests;
