@@ -2,7 +2,8 @@
 //!
 //! Its shapes are those of Flagsmith's source (`api/environments`, `api/features`, `api/sse`), as far as a relay
 //! in front of it and its own announcements go: the environment document with its dates in whole seconds,
-//! identities with traits, usage counts, `queue-change`, and a real-time service beside it.
+//! identities with traits, usage counts, `queue-change`, and a real-time service beside it. Its document keeps to
+//! the schema that Flagsmith publishes (`V1EnvironmentDocumentResponse` of `flagsmith-common` 3.16.0).
 
 use std::collections::BTreeMap;
 use std::convert::Infallible;
