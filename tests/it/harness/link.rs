@@ -31,6 +31,8 @@ struct Network {
     holds: watch::Sender<Held>,
     /// Changes when all connections are to be silent for ever.
     losses: watch::Sender<u32>,
+    /// When a client says this, answers are held from then on.
+    trap: Mutex<Option<&'static str>>,
 }
 
 /// What does not arrive.
@@ -51,6 +53,7 @@ impl Link {
             cuts: watch::Sender::new(0),
             holds: watch::Sender::new(Held::Nothing),
             losses: watch::Sender::new(0),
+            trap: Mutex::default(),
         });
         let accepting = tokio::spawn(accept(listener, Arc::clone(&network)));
         Self { address, network, accepting }
@@ -78,6 +81,11 @@ impl Link {
         self.network.holds.send_replace(if hold { Held::Answers } else { Held::Nothing });
     }
 
+    /// Holds what the server answers as soon as a client says `word`.
+    pub(crate) fn hold_answers_to(&self, word: &'static str) {
+        *self.network.trap.lock().unwrap() = Some(word);
+    }
+
     /// Holds everything, or lets it pass again. Nobody is told, and connections seem to be open.
     pub(crate) fn hold_everything(&self, hold: bool) {
         self.network.holds.send_replace(if hold { Held::Everything } else { Held::Nothing });
@@ -87,6 +95,19 @@ impl Link {
     /// forgotten them does so.
     pub(crate) fn forget_connections(&self) {
         self.network.losses.send_modify(|losses| *losses += 1);
+    }
+}
+
+impl Network {
+    /// Whether a client says what answers are to be held to; once.
+    fn springs(&self, said: &[u8]) -> bool {
+        let mut trap = self.trap.lock().unwrap();
+        let word = trap.map(str::as_bytes);
+        let springs = word.is_some_and(|word| said.windows(word.len()).any(|part| part == word));
+        if springs {
+            *trap = None;
+        }
+        springs
     }
 }
 
@@ -135,7 +156,11 @@ async fn pass_on(
     let mut held = network.holds.subscribe();
     let mut buffer = vec![0; 16 * 1024];
     while let Ok(count @ 1..) = from.read(&mut buffer).await {
-        // An error means that the relay is gone.
+        let holds_answers = holding.contains(&Held::Answers);
+        if !holds_answers && network.springs(&buffer[..count]) {
+            network.holds.send_replace(Held::Answers);
+        }
+        // An error means that the link is gone.
         if held.wait_for(|held| !holding.contains(held)).await.is_err()
             || to.write_all(&buffer[..count]).await.is_err()
         {

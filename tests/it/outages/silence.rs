@@ -2,6 +2,8 @@
 
 use std::time::{Duration, Instant};
 
+use futures_util::future::join_all;
+
 use super::{
     THROUGH_A_CACHE, change_at_last, change_is_refused, everything_is_read, impatient,
     readiness_becomes,
@@ -10,7 +12,7 @@ use crate::harness::admin::Environment;
 use crate::harness::link::Link;
 use crate::harness::postgres::{Cluster, url_at};
 use crate::harness::wire::{ASKS, Wire};
-use crate::harness::{Gateway, eventually};
+use crate::harness::{Gateway, eventually, http};
 
 /// A gateway whose way to the database leads through a link.
 async fn scene() -> (Cluster, Link, Gateway, Environment, u64) {
@@ -91,4 +93,33 @@ async fn connections_that_the_network_has_forgotten_are_replaced() {
         (status == 200).then_some(())
     })
     .await;
+}
+
+/// Reads are given up while their transactions begin. A connection that came back with one open would show the
+/// same old state to whoever gets it.
+#[tokio::test]
+async fn reads_that_were_given_up_leave_no_old_state_behind() {
+    let cluster = Cluster::start().await;
+    let url = cluster.create_database().await;
+    let link = Link::start(cluster.address()).await;
+    let near = Gateway::builder().set("store.url", url.as_str()).start().await;
+    let environment = near.shop().await;
+    // What is not confirmed is not served here.
+    let far = Gateway::builder().set("store.check_timeout_ms", 20_000);
+    let far = far.set("store.url", url_at(&url, link.address()).as_str()).start().await;
+    let other = near.admin().create_environment("web", "unread").await;
+    Wire::open(&far, &other.client_key, ASKS).await.next_revision().await.unwrap();
+    let unread = far.url(&format!("/sdk/v1/environments/{}/flags", other.client_key));
+    link.hold_answers_to("REPEATABLE READ");
+    assert_eq!(http().get(&unread).send().await.unwrap().status(), 503);
+    link.hold_answers(false);
+    for limit in 0..20 {
+        let revision = near.admin().set_value(&environment, "limit", limit).await;
+        let reads = (0..5).map(|_| far.flags(&environment.client_key));
+        for flags in join_all(reads).await {
+            assert_eq!(flags["revision"], revision);
+        }
+        let shown = far.admin().get(&environment.path()).await;
+        assert_eq!(shown["revision"], revision);
+    }
 }
