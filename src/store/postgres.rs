@@ -80,10 +80,11 @@ pub(super) async fn open(settings: &config::Store) -> Result<Pools, StoreError> 
     first.close().await?;
     // Compiling pays for statements that take seconds. Ours take a millisecond, but PostgreSQL expects far
     // too many rows of the feed's and would compile it, for some 30 to 400 ms, at each read.
+    // It warns of a ROLLBACK without a transaction, which is what we send most of the time.
     let session = format!(
         "SET lock_timeout = {}; SET statement_timeout = '{STATEMENT_TIMEOUT}'; \
          SET idle_in_transaction_session_timeout = '{IDLE_IN_TRANSACTION_TIMEOUT}'; \
-         SET jit = off; SET application_name = 'flagcast'",
+         SET jit = off; SET client_min_messages = error; SET application_name = 'flagcast'",
         wait.as_millis()
     );
     // Short enough that whoever meets a dead connection has time left for a new one.
@@ -98,7 +99,7 @@ pub(super) async fn open(settings: &config::Store) -> Result<Pools, StoreError> 
             // The pool's own test has no bound.
             .test_before_acquire(false)
             .before_acquire(move |connection, _| Box::pin(check_life(connection, life)))
-            .after_release(move |connection, _| Box::pin(check_life(connection, life)))
+            .after_release(move |connection, _| Box::pin(leave_nothing(connection, life)))
             .after_connect(move |connection, _| {
                 let session = session.clone();
                 Box::pin(async move {
@@ -115,7 +116,19 @@ pub(super) async fn open(settings: &config::Store) -> Result<Pools, StoreError> 
     Ok(Pools { database: Database::Postgres, writer, readers })
 }
 
-/// Lets the pool drop a connection that gives no sign of life. Rolls back what a caller has left behind.
+/// Takes a connection back: no transaction may stay open in it. The library forgets one whose BEGIN was not
+/// answered when its caller gave up, and whoever got the connection next would read the same old state as long
+/// as it lives. Without a transaction this is a sign of life like any other.
+async fn leave_nothing(
+    connection: &mut AnyConnection,
+    limit: Duration,
+) -> Result<bool, sqlx::Error> {
+    let ended = tokio::time::timeout(limit, connection.execute("ROLLBACK")).await;
+    ended.map_err(|_| sqlx::Error::PoolTimedOut)??;
+    Ok(!connection.is_in_transaction())
+}
+
+/// Lets the pool drop a connection that gives no sign of life.
 async fn check_life(connection: &mut AnyConnection, limit: Duration) -> Result<bool, sqlx::Error> {
     let alive = tokio::time::timeout(limit, connection.ping()).await;
     alive.map_err(|_| sqlx::Error::PoolTimedOut)??;

@@ -12,7 +12,7 @@ use crate::harness::admin::Environment;
 use crate::harness::link::Link;
 use crate::harness::postgres::{Cluster, url_at};
 use crate::harness::wire::{ASKS, Wire};
-use crate::harness::{Gateway, eventually, http};
+use crate::harness::{Gateway, eventually, eventually_within, http, store};
 
 /// A gateway whose way to the database leads through a link.
 async fn scene() -> (Cluster, Link, Gateway, Environment, u64) {
@@ -113,6 +113,15 @@ async fn reads_that_were_given_up_leave_no_old_state_behind() {
     link.hold_answers_to("REPEATABLE READ");
     assert_eq!(http().get(&unread).send().await.unwrap().status(), 503);
     link.hold_answers(false);
+    // Well before the database ends it itself.
+    let mut session = store::connect(&url).await;
+    eventually_within(Duration::from_secs(4), "no transaction is open", async || {
+        let open = "SELECT CAST(COUNT(*) AS BIGINT) FROM pg_stat_activity \
+            WHERE datname = current_database() AND state LIKE 'idle in transaction%'";
+        let open: i64 = sqlx::query_scalar(open).fetch_one(&mut session).await.unwrap();
+        (open == 0).then_some(())
+    })
+    .await;
     for limit in 0..20 {
         let revision = near.admin().set_value(&environment, "limit", limit).await;
         let reads = (0..5).map(|_| far.flags(&environment.client_key));
