@@ -12,7 +12,7 @@ NPM_FOLDERS := tests/sdk tests/sdk/openfeature-server
 RUST_CLIENTS := tests/sdk/rust/Cargo.toml
 RUST_CLIENTS_OPTIONS := --target-dir target/test-rust --locked
 # Black-box tests that open no stream.
-NO_STREAMS := command_line divergences evaluate flipper matrix openapi receivers transfer webhooks
+NO_STREAMS := command_line divergences evaluate flipper matrix openapi receivers snapshots transfer webhooks
 # Those that break databases; how streams are written is nothing to them.
 OUTAGES := $(patsubst tests/it/outages/%.rs,outages::%,$(wildcard tests/it/outages/*.rs))
 # Black-box tests of several nodes: they choose their store, and how streams are written changes nothing of theirs.

@@ -3,7 +3,9 @@
 //! The default file is the list of keys: a key that is not in it is refused with the nearest one
 //! that is. A text in an environment variable takes the type of the default it overrides.
 
+mod relay;
 mod rules;
+mod store;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -15,13 +17,15 @@ use toml::{Table, Value};
 
 use crate::model::Secret;
 
+pub use relay::{Http2, Relay, RelayTraits, UpstreamKind};
+pub use store::Store;
+
+use store::without_password;
+
 /// The commented default file.
 pub const DEFAULT_FILE: &str = include_str!("../config/default.toml");
 
 const VARIABLE_PREFIX: &str = "FLAGCAST_";
-
-/// How URLs of PostgreSQL begin.
-const POSTGRES_SCHEMES: [&str; 2] = ["postgres://", "postgresql://"];
 
 /// Settings whose value is never printed.
 const SECRET_KEYS: [&str; 7] = [
@@ -86,20 +90,6 @@ pub struct Server {
     pub tls_certificate: String,
     pub tls_key: String,
     pub grace_seconds: u64,
-}
-
-/// Where the flags live.
-#[derive(Clone, Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-#[expect(missing_docs, reason = "config/default.toml documents each key once")]
-pub struct Store {
-    /// A secret, because of the password in it.
-    pub url: Secret,
-    pub connections: u32,
-    pub busy_timeout_ms: u64,
-    pub poll_ms: u64,
-    pub check_timeout_ms: u64,
-    pub lost_after_seconds: u64,
 }
 
 /// Tokens given from outside.
@@ -202,69 +192,6 @@ pub struct Webhook {
 #[expect(missing_docs, reason = "config/default.toml documents each key once")]
 pub struct Secrets {
     pub key: Secret,
-}
-
-/// What a relay follows.
-#[derive(Clone, Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-#[expect(missing_docs, reason = "config/default.toml documents each key once")]
-pub struct Relay {
-    pub upstream: String,
-    pub upstream_kind: UpstreamKind,
-    pub token: Secret,
-    pub http2: Http2,
-    pub environments: Vec<String>,
-    pub environments_max: usize,
-    pub directory: String,
-    pub poll_seconds: u64,
-    pub idle_seconds: u64,
-    pub unknown_seconds: u64,
-    pub forget_seconds: u64,
-    pub ready_stale_seconds: u64,
-    pub traits: RelayTraits,
-    pub flagsmith_keys: Vec<Secret>,
-    pub flagsmith_realtime: String,
-}
-
-/// What a relay is in front of.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum UpstreamKind {
-    /// A gateway of ours, or another relay.
-    Flagcast,
-    /// A Flagsmith API.
-    Flagsmith,
-}
-
-/// Which HTTP a relay speaks to its upstream.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Http2 {
-    /// What TLS agrees on; without TLS, HTTP/1.1.
-    Auto,
-    /// HTTP/2, without TLS too.
-    Always,
-}
-
-/// What becomes of traits that clients tell a relay.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum RelayTraits {
-    /// They are kept upstream.
-    Upstream,
-    /// They count for the request that tells them and are not kept.
-    Refuse,
-}
-
-impl Relay {
-    /// Keys of the environments that are named: client keys, or server keys of Flagsmith.
-    #[must_use]
-    pub fn named(&self) -> Vec<Secret> {
-        match self.upstream_kind {
-            UpstreamKind::Flagcast => self.environments.iter().map(Secret::new).collect(),
-            UpstreamKind::Flagsmith => self.flagsmith_keys.clone(),
-        }
-    }
 }
 
 /// Evaluation counts.
@@ -419,37 +346,6 @@ impl Server {
     pub fn has_tls(&self) -> bool {
         !self.tls_certificate.is_empty()
     }
-}
-
-impl Store {
-    /// Whether it is PostgreSQL.
-    #[must_use]
-    pub fn is_postgres(&self) -> bool {
-        POSTGRES_SCHEMES.iter().any(|scheme| self.url.expose().starts_with(scheme))
-    }
-
-    /// The URL as it may be shown.
-    #[must_use]
-    pub fn shown_url(&self) -> String {
-        without_password(self.url.expose())
-    }
-}
-
-/// A URL of the store without its password.
-fn without_password(url: &str) -> String {
-    if !POSTGRES_SCHEMES.iter().any(|scheme| url.starts_with(scheme)) {
-        return url.to_owned();
-    }
-    let Ok(mut parsed) = url::Url::parse(url) else {
-        return "postgres://***".to_owned();
-    };
-    if parsed.password().is_some() && parsed.set_password(Some("***")).is_err() {
-        return "postgres://***".to_owned();
-    }
-    if parsed.query_pairs().any(|(name, _)| name == "password") {
-        parsed.set_query(Some("***"));
-    }
-    parsed.into()
 }
 
 fn refuse(error: impl fmt::Display) -> ConfigError {
