@@ -17,7 +17,7 @@ use metrics_exporter_prometheus::{
     Matcher, PrometheusBuilder, PrometheusHandle, PrometheusRecorder,
 };
 
-pub use cdn::{CanaryEnd, CanaryMetrics, CanaryStream, PurgeMetrics, PurgeOutcome};
+pub use cdn::{CanaryEnd, CanaryMetrics, PurgeMetrics, PurgeOutcome};
 pub use relay::RelayMetrics;
 pub use webhook::WebhookMetrics;
 
@@ -42,6 +42,25 @@ struct Inner {
 impl std::fmt::Debug for Inner {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Inner").finish_non_exhaustive()
+    }
+}
+
+/// Counts what is under way in a gauge, however it ends.
+#[derive(Debug)]
+pub struct Counted(Gauge);
+
+impl Counted {
+    /// Counts one more, until it is dropped.
+    #[must_use]
+    pub fn new(gauge: &Gauge) -> Self {
+        gauge.increment(1.0);
+        Self(gauge.clone())
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.0.decrement(1.0);
     }
 }
 

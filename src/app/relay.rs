@@ -42,10 +42,9 @@ struct RelayHealth(OnceLock<Watch>);
 
 impl Health for RelayHealth {
     fn not_ready(&self) -> Option<String> {
-        match self.0.get().map(Watch::health) {
+        match self.0.get() {
             None => Some("reading snapshots".to_owned()),
-            Some(relay::Health::NotReady(reason)) => Some(reason),
-            Some(relay::Health::Ready) => None,
+            Some(watch) => watch.not_ready(),
         }
     }
 

@@ -14,12 +14,11 @@ use std::time::Duration;
 
 use arc_swap::ArcSwapOption;
 use dashmap::DashMap;
-use metrics::Gauge;
 use tokio::sync::{Mutex as AsyncMutex, Notify, Semaphore};
 use tokio::time::{Instant, timeout_at};
 
 use super::set::FlagSet;
-use crate::metrics::FlagSetMetrics;
+use crate::metrics::{Counted, FlagSetMetrics};
 use crate::model::{EnvironmentId, Revision};
 use crate::origin::Truth;
 use crate::store::{StoreError, in_time};
@@ -170,6 +169,7 @@ impl FlagSets {
             self.inner.metrics.waits_refused.increment(1);
             return None;
         };
+        // A client may hang up while its read waits.
         let _counted = Counted::new(&self.inner.metrics.waiting);
         let deadline = Instant::now() + AHEAD_WAIT;
         loop {
@@ -273,22 +273,6 @@ impl FlagSets {
         slot.last_read.store(read, Ordering::Relaxed);
         self.inner.evict(id);
         Ok(Some(set))
-    }
-}
-
-/// Counts what is under way, however it ends: a client may hang up while its read waits.
-struct Counted<'a>(&'a Gauge);
-
-impl<'a> Counted<'a> {
-    fn new(gauge: &'a Gauge) -> Self {
-        gauge.increment(1.0);
-        Self(gauge)
-    }
-}
-
-impl Drop for Counted<'_> {
-    fn drop(&mut self) {
-        self.0.decrement(1.0);
     }
 }
 

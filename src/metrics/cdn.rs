@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use metrics::{Counter, Gauge, Histogram};
 
-use super::Metrics;
+use super::{Counted, Metrics};
 
 /// What purging caches measures.
 #[derive(Clone, Debug)]
@@ -90,22 +90,11 @@ impl CanaryEnd {
     }
 }
 
-/// An open stream of the canary. Dropping it counts it no more.
-#[derive(Debug)]
-pub struct CanaryStream(Gauge);
-
-impl Drop for CanaryStream {
-    fn drop(&mut self) {
-        self.0.decrement(1.0);
-    }
-}
-
 impl CanaryMetrics {
     /// Counts a stream while it is open.
     #[must_use]
-    pub fn open(&self) -> CanaryStream {
-        self.open.increment(1.0);
-        CanaryStream(self.open.clone())
+    pub fn open(&self) -> Counted {
+        Counted::new(&self.open)
     }
 
     /// Counts the end of a stream.

@@ -77,8 +77,12 @@ struct Lane {
 #[derive(Debug)]
 pub(super) struct OpenStream {
     response: Response,
-    open: Arc<AtomicUsize>,
+    place: Place,
 }
+
+/// A stream's place on the connections of a lane, until it is dropped.
+#[derive(Debug)]
+struct Place(Arc<AtomicUsize>);
 
 impl Questions {
     pub(super) fn new(
@@ -149,8 +153,7 @@ impl Lanes {
     /// Opens a stream; nothing but the status of an answer that is none.
     pub(super) async fn open(&self, path: &str) -> Result<Result<OpenStream, Response>, Failure> {
         let Lane { client, open } = self.lane()?;
-        open.fetch_add(1, Ordering::Relaxed);
-        let counted = Counted(Some(Arc::clone(&open)));
+        let place = Place::take(&open);
         let asked = client
             .get(format!("{}{path}", self.base))
             .header(ACCEPT, "text/event-stream")
@@ -166,12 +169,12 @@ impl Lanes {
         if response.status().as_u16() != 200 {
             return Ok(Err(response));
         }
-        Ok(Ok(OpenStream { response, open: counted.keep() }))
+        Ok(Ok(OpenStream { response, place }))
     }
 
     /// Opens no more streams on the connections of this one: they may have died without a word.
     pub(super) fn distrust(&self, stream: &OpenStream) {
-        self.leave(&stream.open);
+        self.leave(&stream.place.0);
     }
 
     fn leave(&self, open: &Arc<AtomicUsize>) {
@@ -201,26 +204,16 @@ impl OpenStream {
     }
 }
 
-impl Drop for OpenStream {
-    fn drop(&mut self) {
-        self.open.fetch_sub(1, Ordering::Relaxed);
+impl Place {
+    fn take(open: &Arc<AtomicUsize>) -> Self {
+        open.fetch_add(1, Ordering::Relaxed);
+        Self(Arc::clone(open))
     }
 }
 
-/// Gives a stream's place back unless the stream came to be.
-struct Counted(Option<Arc<AtomicUsize>>);
-
-impl Counted {
-    fn keep(mut self) -> Arc<AtomicUsize> {
-        self.0.take().unwrap_or_default()
-    }
-}
-
-impl Drop for Counted {
+impl Drop for Place {
     fn drop(&mut self) {
-        if let Some(open) = self.0.take() {
-            open.fetch_sub(1, Ordering::Relaxed);
-        }
+        self.0.fetch_sub(1, Ordering::Relaxed);
     }
 }
 

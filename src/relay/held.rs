@@ -147,7 +147,6 @@ impl Line {
         self.heard.send_if_modified(|heard| {
             let is_news = heard.revision.is_none_or(|told| told < revision);
             if is_news {
-                heard.words += 1;
                 heard.revision = Some(revision);
                 heard.at = Some(Instant::now());
             }

@@ -304,12 +304,9 @@ impl Keeper {
             });
             return;
         }
-        let (disk, metrics) = (self.common.disk.clone(), self.common.metrics.clone());
+        let common = self.common.clone();
         self.asked.spawn_blocking(move || {
-            if let Err(error) = disk.stage(&snapshot) {
-                metrics.disk_errors.increment(1);
-                tracing::error!(%error, "cannot write a snapshot to the disk; it is held in memory");
-            }
+            common.note_write(common.disk.stage(&snapshot));
             (name, Answer::Staged(snapshot))
         });
     }
@@ -369,8 +366,7 @@ impl Keeper {
             self.forget(id);
         }
         self.common.disk.remove(client_key);
-        let until = Instant::now() + self.unknown_for;
-        self.unknown.insert(Name::of(client_key.as_str()), until);
+        self.remember_unknown(&Name::of(client_key.as_str()));
     }
 
     /// Follows an environment no more; whoever comes with a key of it from now on is a stranger.

@@ -316,7 +316,6 @@ impl Link {
                 status.confirm();
             } else {
                 // It was true a moment ago, but nobody would tell us of a change.
-                status.confirmed = Instant::now();
                 status.unconfirmed_since = Some(Instant::now());
             }
         });
@@ -444,8 +443,17 @@ impl Link {
     }
 
     fn note_write(&self, written: Result<io::Result<()>, JoinError>) {
-        if let Ok(Err(error)) = written {
-            self.common.metrics.disk_errors.increment(1);
+        if let Ok(written) = written {
+            self.common.note_write(written);
+        }
+    }
+}
+
+impl Common {
+    /// Counts and tells of a snapshot that could not be written.
+    pub(super) fn note_write(&self, written: io::Result<()>) {
+        if let Err(error) = written {
+            self.metrics.disk_errors.increment(1);
             tracing::error!(%error, "cannot write a snapshot to the disk; it is held in memory");
         }
     }

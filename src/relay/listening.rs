@@ -9,6 +9,7 @@ use tokio::sync::watch;
 use tokio::time::{Instant, sleep, timeout};
 
 use super::upstream::{Failure, Upstream};
+use crate::metrics::Counted;
 use crate::model::{ClientKey, Revision};
 use crate::probe::{Item, Scanner, Told};
 
@@ -32,8 +33,6 @@ const REST: [Duration; 2] = [Duration::from_millis(100), Duration::from_secs(15)
 pub(super) struct Heard {
     /// Counts streams that began: behind each, everything may be different.
     pub(super) streams: u64,
-    /// Counts words, even those that repeat.
-    pub(super) words: u64,
     /// The newest revision, if one was told on this stream.
     pub(super) revision: Option<Revision>,
     /// When it was told for the first time.
@@ -108,7 +107,6 @@ async fn hear(
             let is_beginning = is_first && upstream.lives_by_streams();
             told.send_modify(|heard| {
                 heard.streams += u64::from(is_beginning);
-                heard.words += 1;
                 if is_first || heard.revision != Some(revision) {
                     heard.at = Some(Instant::now());
                 }
@@ -117,21 +115,5 @@ async fn hear(
             });
             is_first = false;
         }
-    }
-}
-
-/// Counts an open stream, however it ends.
-struct Counted<'a>(&'a metrics::Gauge);
-
-impl<'a> Counted<'a> {
-    fn new(gauge: &'a metrics::Gauge) -> Self {
-        gauge.increment(1.0);
-        Self(gauge)
-    }
-}
-
-impl Drop for Counted<'_> {
-    fn drop(&mut self) {
-        self.0.decrement(1.0);
     }
 }

@@ -26,7 +26,7 @@ mod watch;
 pub use held::Held;
 pub use keeper::Keeper;
 pub use ledger::RelayLedger;
-pub use status::{Health, LineReport, Report};
+pub use status::{LineReport, Report};
 pub use upstream::Upstream;
 pub use usage::{LAST_WAIT as USAGE_LAST_WAIT, Usage};
 pub use watch::Watch;

@@ -50,8 +50,6 @@ pub(super) struct Status {
     pub(super) phase: Phase,
     /// Since when nobody has confirmed that what is held is the newest.
     pub(super) unconfirmed_since: Option<Instant>,
-    /// When that was confirmed last; before, when the relay took it in.
-    pub(super) confirmed: Instant,
     /// The newest revision that the upstream told of.
     pub(super) upstream_revision: Option<Revision>,
     /// From the upstream's word to ours, of the last change.
@@ -62,11 +60,9 @@ pub(super) struct Status {
 
 impl Status {
     pub(super) fn new(phase: Phase) -> Self {
-        let now = Instant::now();
         Self {
             phase,
-            unconfirmed_since: (phase != Phase::Live).then_some(now),
-            confirmed: now,
+            unconfirmed_since: (phase != Phase::Live).then(Instant::now),
             upstream_revision: None,
             lag: None,
             error: None,
@@ -77,7 +73,6 @@ impl Status {
     pub(super) fn confirm(&mut self) {
         self.phase = Phase::Live;
         self.unconfirmed_since = None;
-        self.confirmed = Instant::now();
         self.error = None;
     }
 
@@ -139,13 +134,4 @@ pub struct LineReport {
     pub streams: usize,
     /// Why the upstream could not be asked, if it cannot.
     pub error: Option<String>,
-}
-
-/// Whether a relay should get traffic.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Health {
-    /// It should.
-    Ready,
-    /// It should not, and why.
-    NotReady(String),
 }

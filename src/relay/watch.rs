@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use super::held::{Held, Line};
-use super::status::{Health, LineReport, Phase, Report};
+use super::status::{LineReport, Phase, Report};
 use super::upstream::{Name, Upstream};
 use super::usage::Usage;
 use crate::model::Secret;
@@ -66,26 +66,26 @@ impl Watch {
         }
     }
 
-    /// Whether this relay should get traffic: it holds what it was told to hold, and none of it has gone
-    /// unconfirmed for too long, if the settings name such a time.
+    /// Why this relay should get no traffic, if it should get none: it does not hold what it was told to hold, or
+    /// some of it has gone unconfirmed for too long, if the settings name such a time.
     #[must_use]
-    pub fn health(&self) -> Health {
+    pub fn not_ready(&self) -> Option<String> {
         let lines = self.held.lines();
         let holds = |name: &Name| {
             let key = self.upstream.owner(name);
             key.is_some_and(|key| lines.iter().any(|line| line.is_of(&key)))
         };
         if let Some((missing, _)) = self.named.iter().find(|(name, _)| !holds(name)) {
-            return Health::NotReady(format!("no snapshot of {missing} yet"));
+            return Some(format!("no snapshot of {missing} yet"));
         }
         if self.ready_stale.is_zero() {
-            return Health::Ready;
+            return None;
         }
         let stale = lines.iter().map(|line| line.status().stale()).max().unwrap_or_default();
         if stale < self.ready_stale {
-            return Health::Ready;
+            return None;
         }
         let seconds = stale.as_secs();
-        Health::NotReady(format!("flags have not been confirmed by the upstream for {seconds} s"))
+        Some(format!("flags have not been confirmed by the upstream for {seconds} s"))
     }
 }
